@@ -1,0 +1,1 @@
+//! LogLog's decisions: consensus, group commit, writers, upload buffer, waiters.

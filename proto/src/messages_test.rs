@@ -1,0 +1,235 @@
+//! Golden bytes of every message, round trips, and frames that nobody should send.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use proptest::prelude::*;
+
+use crate::error::{Code, Detail, Refusal};
+use crate::frame::{FrameError, split};
+use crate::ids::{ClusterId, NodeId, RequestId, Sequence, WriterId};
+use crate::limits::FRAME_BYTES_MAX;
+use crate::position::{Offset, Term};
+use crate::request::{Append, PROTOCOL_VERSION, Read, Request, RequestBody, Upload};
+use crate::response::{Appended, Data, MemberAddress, Response, ResponseBody, Status, Welcome, WireLimits};
+
+const ID: RequestId = RequestId::new(9);
+
+fn append() -> Append {
+    Append {
+        writer: WriterId::new(7),
+        previous: None,
+        sequence: Sequence::new(1),
+        known_end: Some(Offset::new(300)),
+        expect_end: None,
+        crc: Some(0x9a71_bb4c),
+        payload: Some(Bytes::from_static(b"hello")),
+    }
+}
+
+fn requests() -> Vec<(RequestBody, &'static str)> {
+    let read = Read { offset: Offset::new(64), limit: 65536, wait_ms: 1000, min_end: None };
+    let upload = Upload {
+        writer: WriterId::new(7),
+        sequence: Sequence::new(1),
+        crc: None,
+        payload: Bytes::from_static(b"hi"),
+    };
+    let hello = |cluster| RequestBody::Hello { version: PROTOCOL_VERSION, cluster, credentials: None };
+    let uploaded_before = Append { payload: None, crc: None, previous: Some(Sequence::new(0)), ..append() };
+    vec![
+        (hello(None), "00000006 95 01 09 01 c0 c0"),
+        (hello(ClusterId::new(0xab)), "00000007 95 01 09 01 ccab c0"),
+        (RequestBody::Upload(upload), "0000000a 96 02 09 07 01 c0 c402 6869"),
+        (RequestBody::Append(append()), "00000016 99 03 09 07 c0 01 cd012c c0 ce9a71bb4c c405 68656c6c6f"),
+        (RequestBody::Append(uploaded_before), "0000000c 99 03 09 07 00 01 cd012c c0 c0 c0"),
+        (RequestBody::Read(read), "0000000d 96 04 09 40 ce00010000 cd03e8 c0"),
+        (RequestBody::End { linearizable: true }, "00000004 93 05 09 c3"),
+        (RequestBody::Status, "00000003 92 06 09"),
+        (RequestBody::Fault { actor: "a".into(), how: "b".into() }, "00000007 94 07 09 a161 a162"),
+    ]
+}
+
+fn welcome() -> Welcome {
+    Welcome {
+        version: 1,
+        cluster: ClusterId::new(0xab).unwrap(),
+        node: NodeId::new(1).unwrap(),
+        leader: None,
+        members: vec![MemberAddress { node: NodeId::new(1).unwrap(), address: "h:1".into() }],
+        limits: WireLimits {
+            payload_bytes_max: 1,
+            frame_bytes_max: 2,
+            read_bytes_max: 3,
+            read_wait_ms_max: 4,
+            writer_appends_max: 5,
+            connection_bytes_max: 6,
+        },
+        start: Offset::ZERO,
+        end: Offset::new(32),
+    }
+}
+
+fn responses() -> Vec<(ResponseBody, &'static str)> {
+    let appended = Appended { offset: Offset::new(32), end: Offset::new(69), term: Term::new(2) };
+    let data = Data { offset: Offset::new(1), end: Offset::new(3), bytes: Bytes::from_static(b"xy") };
+    let conflict = Refusal { code: Code::Conflict, message: "m".into(), detail: Detail::Number(69) };
+    let not_leader =
+        Refusal { code: Code::NotLeader, message: String::new(), detail: Detail::Text("h:1".into()) };
+    vec![
+        (ResponseBody::Uploaded, "00000003 92 42 09"),
+        (ResponseBody::Appended(appended), "00000006 95 43 09 20 45 02"),
+        (ResponseBody::Data(data), "00000009 95 44 09 01 03 c402 7879"),
+        (ResponseBody::End { start: Offset::ZERO, end: Offset::new(200) }, "00000006 94 45 09 00 ccc8"),
+        (ResponseBody::Injected, "00000003 92 47 09"),
+        (ResponseBody::Refused(conflict), "00000009 97 7f 09 09 c2 c2 a16d 45"),
+        (ResponseBody::Refused(not_leader), "0000000b 97 7f 09 08 c3 c2 a0 a3683a31"),
+        (
+            ResponseBody::Welcome(welcome()),
+            "000000c5 93 41 09 88 a776657273696f6e 01 a7636c7573746572 ccab a46e6f6465 01 a66c6561646572 c0 \
+             a76d656d62657273 91 82 a46e6f6465 01 a761646472657373 a3683a31 \
+             a66c696d697473 86 b17061796c6f61645f62797465735f6d6178 01 af6672616d655f62797465735f6d6178 02 \
+             ae726561645f62797465735f6d6178 03 b0726561645f776169745f6d735f6d6178 04 \
+             b27772697465725f617070656e64735f6d6178 05 b4636f6e6e656374696f6e5f62797465735f6d6178 06 \
+             a57374617274 00 a3656e64 20",
+        ),
+    ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unspaced(golden: &str) -> String {
+    golden.split_whitespace().collect()
+}
+
+fn frame(bytes: BytesMut) -> Bytes {
+    let mut bytes = bytes;
+    let frame = split(&mut bytes, FRAME_BYTES_MAX).unwrap().unwrap();
+    assert!(bytes.is_empty());
+    frame
+}
+
+#[test]
+fn requests_have_golden_bytes_and_come_back() {
+    for (body, golden) in requests() {
+        let request = Request { id: ID, body };
+        let mut out = BytesMut::new();
+        request.encode(&mut out);
+        assert_eq!(hex(&out), unspaced(golden), "{request:?}");
+        assert_eq!(Request::decode(&frame(out)), Ok(request));
+    }
+}
+
+#[test]
+fn responses_have_golden_bytes_and_come_back() {
+    for (body, golden) in responses() {
+        let response = Response { id: ID, body };
+        let mut out = BytesMut::new();
+        response.encode(&mut out);
+        assert_eq!(hex(&out), unspaced(golden), "{response:?}");
+        assert_eq!(Response::decode(&frame(out)), Ok(response));
+    }
+}
+
+#[test]
+fn a_status_may_lack_and_have_more_names() {
+    let mut out = BytesMut::new();
+    let status = Status { node: 3, role: "leader".into(), ..Status::default() };
+    Response { id: ID, body: ResponseBody::Status(Box::new(status.clone())) }.encode(&mut out);
+    let back = Response::decode(&frame(out)).unwrap();
+    assert_eq!(back.body, ResponseBody::Status(Box::new(status)));
+
+    let mut older = BytesMut::new();
+    older.put_slice(&[0x93, 0x46, 9, 0x82]);
+    older.put_slice(b"\xa4node\x05\xa3new\xc3");
+    let back = Response::decode(&older.freeze()).unwrap();
+    assert_eq!(back.body, ResponseBody::Status(Box::new(Status { node: 5, ..Status::default() })));
+}
+
+#[test]
+fn a_payload_stays_a_slice_of_its_frame() {
+    let mut out = BytesMut::new();
+    Request { id: ID, body: RequestBody::Append(append()) }.encode(&mut out);
+    let frame = frame(out);
+    let Request { body: RequestBody::Append(back), .. } = Request::decode(&frame).unwrap() else { panic!() };
+    let payload = back.payload.unwrap();
+    assert!(frame.as_ptr_range().contains(&payload.as_ptr()));
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let cases: &[(&[u8], Option<u64>, &str)] = &[
+        (b"", None, "MessagePack array"),
+        (b"GET / HTTP/1.1", None, "MessagePack array"),
+        (b"\x91\x01", None, "kind and request id"),
+        (b"\x92\x63\x09", Some(9), "unknown kind 99"),
+        (b"\x92\xcd\xff\xff\x09", Some(9), "unknown kind 65535"),
+        (b"\x93\x06\x09\xc0", Some(9), "0 wanted"),
+        (b"\x92\x06\x09\x00", Some(9), "bytes follow"),
+        (b"\x95\x01\x09\x01\x00\xc0", Some(9), "cluster id is zero"),
+        (b"\x96\x02\x09\x00\x01\xc0\xc4\x00", Some(9), "writer is zero"),
+        (b"\x99\x03\x09\x07\x05\x05\xc0\xc0\xc0\xc0", Some(9), "does not follow"),
+        (b"\x96\x02\x09\x07\x01\xc0\xc4\x7f", Some(9), "payload is not binary"),
+        (b"\x96\x02\x09\x07\x01\xc0\xc6\xff\xff\xff\xff", Some(9), "payload is not binary"),
+        (b"\x93\x05\x09\x91\x91\x91", Some(9), "linearizable is not a boolean"),
+    ];
+    for (bytes, id, text) in cases {
+        let error = Request::decode(&Bytes::from_static(bytes)).unwrap_err();
+        let FrameError::Malformed { id: found, what } = &error else { panic!("{error}") };
+        assert_eq!(*found, id.map(RequestId::new), "{bytes:02x?}");
+        assert!(what.contains(text), "{bytes:02x?}: {what}");
+    }
+}
+
+#[test]
+fn an_oversize_length_is_refused_before_anything_is_reserved() {
+    let mut buffer = BytesMut::from(&b"\xff\xff\xff\xff"[..]);
+    let error = split(&mut buffer, FRAME_BYTES_MAX).unwrap_err();
+    assert_eq!(error, FrameError::TooLarge { length: 0xffff_ffff, max: FRAME_BYTES_MAX });
+    assert!(buffer.capacity() < 1024);
+}
+
+#[test]
+fn deep_nesting_is_refused_without_recursion() {
+    let mut deep = vec![0x93, 0x05, 0x09];
+    deep.resize(1 << 20, 0x91);
+    assert!(Request::decode(&Bytes::from(deep)).is_err());
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_frames_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+        let frame = Bytes::from(bytes);
+        let _ = Request::decode(&frame);
+        let _ = Response::decode(&frame);
+    }
+
+    #[test]
+    fn nearly_right_frames_never_panic(at in 0usize..32, to in any::<u8>(), which in 0usize..9) {
+        let (body, _) = requests().remove(which);
+        let mut out = BytesMut::new();
+        Request { id: ID, body }.encode(&mut out);
+        let at = at % out.len();
+        out[at] = to;
+        if let Ok(Some(frame)) = split(&mut out, FRAME_BYTES_MAX) {
+            let _ = Request::decode(&frame);
+            let _ = Response::decode(&frame);
+        }
+    }
+
+    #[test]
+    fn any_append_comes_back(
+        id in any::<u64>(), writer in 1u64.., previous in proptest::option::of(0u64..1000), step in 1u64..1000,
+        known in proptest::option::of(any::<u64>()), expect in proptest::option::of(any::<u64>()),
+        crc in proptest::option::of(any::<u32>()), payload in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..500)),
+    ) {
+        let request = Request { id: RequestId::new(id), body: RequestBody::Append(Append {
+            writer: WriterId::new(writer), previous: previous.map(Sequence::new),
+            sequence: Sequence::new(previous.unwrap_or(0) + step), known_end: known.map(Offset::new),
+            expect_end: expect.map(Offset::new), crc, payload: payload.map(Bytes::from),
+        })};
+        let mut out = BytesMut::new();
+        request.encode(&mut out);
+        prop_assert_eq!(Request::decode(&frame(out)), Ok(request));
+    }
+}

@@ -1,0 +1,282 @@
+//! Requests: what a client asks a node, one MessagePack array each.
+//!
+//! Owns:   their kinds, fields and bytes.
+//! Never:  answers one.
+//!
+//! Source: docs/protocol.md, "Requests".
+
+use bytes::{Bytes, BytesMut};
+
+use crate::frame::{FrameError, Reader, Writer};
+use crate::ids::{ClusterId, RequestId, Sequence, WriterId};
+use crate::limits::PAYLOAD_BYTES_MAX;
+use crate::position::Offset;
+
+/// The protocol version this code speaks.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Kinds of requests on the wire; a reply's kind is its request's and 64.
+pub(crate) mod kind {
+    pub(crate) const HELLO: u8 = 1;
+    pub(crate) const UPLOAD: u8 = 2;
+    pub(crate) const APPEND: u8 = 3;
+    pub(crate) const READ: u8 = 4;
+    pub(crate) const END: u8 = 5;
+    pub(crate) const STATUS: u8 = 6;
+    pub(crate) const FAULT: u8 = 7;
+    pub(crate) const REPLY: u8 = 64;
+    pub(crate) const REFUSED: u8 = 127;
+}
+
+/// A request with its id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Comes back in the reply.
+    pub id: RequestId,
+    /// What is asked.
+    pub body: RequestBody,
+}
+
+/// What is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestBody {
+    /// Opens a connection; must be first.
+    Hello {
+        /// [`PROTOCOL_VERSION`].
+        version: u32,
+        /// The cluster the client means, or any.
+        cluster: Option<ClusterId>,
+        /// Reserved; nil for now.
+        credentials: Option<String>,
+    },
+    /// Brings a payload to this node; gives it no place.
+    Upload(Upload),
+    /// Asks for a place in the log.
+    Append(Append),
+    /// Asks for raw committed bytes.
+    Read(Read),
+    /// Asks where the log starts and ends.
+    End {
+        /// Whether the end must be no older than the request.
+        linearizable: bool,
+    },
+    /// Asks how the node is.
+    Status,
+    /// Injects a fault, where `debug.faults` allows.
+    Fault {
+        /// The actor's name.
+        actor: String,
+        /// `handler`, `async` or `started`.
+        how: String,
+    },
+}
+
+/// A payload ahead of its append.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    /// Who will append it.
+    pub writer: WriterId,
+    /// Under which number.
+    pub sequence: Sequence,
+    /// CRC-32C of the payload as the client made it.
+    pub crc: Option<u32>,
+    /// The bytes.
+    pub payload: Bytes,
+}
+
+/// A wish for a place in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Append {
+    /// Who appends.
+    pub writer: WriterId,
+    /// The writer's append before this one; `None` for its first.
+    pub previous: Option<Sequence>,
+    /// This one's number, greater than `previous`.
+    pub sequence: Sequence,
+    /// An end of the log learnt before this append was first sent; needed until the writer's first acknowledgement (S29).
+    pub known_end: Option<Offset>,
+    /// Append only if the entry will lie here.
+    pub expect_end: Option<Offset>,
+    /// CRC-32C of the payload as the client made it.
+    pub crc: Option<u32>,
+    /// The bytes; `None` if they were uploaded before.
+    pub payload: Option<Bytes>,
+}
+
+/// A wish for bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Read {
+    /// The first byte wanted; need not be where an entry begins.
+    pub offset: Offset,
+    /// The most bytes wanted.
+    pub limit: u64,
+    /// How long to wait at the end of the log, milliseconds.
+    pub wait_ms: u64,
+    /// Answer only once the node has committed this far (a session token).
+    pub min_end: Option<Offset>,
+}
+
+impl Request {
+    /// Appends the request's frame to `out`.
+    pub fn encode(&self, out: &mut BytesMut) {
+        let payload = self.encode_head(out);
+        out.extend_from_slice(payload);
+    }
+
+    /// Appends all of the request's frame but its payload, which it returns and which must follow at once:
+    /// so that a client can send a large payload without copying it.
+    pub fn encode_head(&self, out: &mut BytesMut) -> &[u8] {
+        let begin = |out, kind, fields| Writer::begin(out, kind, self.id, fields);
+        match &self.body {
+            RequestBody::Hello { version, cluster, credentials } => {
+                let mut to = begin(out, kind::HELLO, 3);
+                to.uint(u64::from(*version));
+                to.optional(cluster.map(ClusterId::get));
+                match credentials {
+                    Some(text) => to.text(text),
+                    None => to.nil(),
+                }
+                to.finish();
+            }
+            RequestBody::Upload(upload) => {
+                let mut to = begin(out, kind::UPLOAD, 4);
+                to.uint(upload.writer.get());
+                to.uint(upload.sequence.get());
+                to.optional(upload.crc.map(u64::from));
+                to.payload_head(upload.payload.len());
+                to.finish_with_payload(upload.payload.len());
+                return &upload.payload;
+            }
+            RequestBody::Append(append) => {
+                let mut to = begin(out, kind::APPEND, 7);
+                to.uint(append.writer.get());
+                to.optional(append.previous.map(Sequence::get));
+                to.uint(append.sequence.get());
+                to.optional(append.known_end.map(Offset::get));
+                to.optional(append.expect_end.map(Offset::get));
+                to.optional(append.crc.map(u64::from));
+                let Some(payload) = &append.payload else {
+                    to.nil();
+                    to.finish();
+                    return &[];
+                };
+                to.payload_head(payload.len());
+                to.finish_with_payload(payload.len());
+                return payload;
+            }
+            RequestBody::Read(read) => {
+                let mut to = begin(out, kind::READ, 4);
+                to.uint(read.offset.get());
+                to.uint(read.limit);
+                to.uint(read.wait_ms);
+                to.optional(read.min_end.map(Offset::get));
+                to.finish();
+            }
+            RequestBody::End { linearizable } => {
+                let mut to = begin(out, kind::END, 1);
+                to.bool(*linearizable);
+                to.finish();
+            }
+            RequestBody::Status => begin(out, kind::STATUS, 0).finish(),
+            RequestBody::Fault { actor, how } => {
+                let mut to = begin(out, kind::FAULT, 2);
+                to.text(actor);
+                to.text(how);
+                to.finish();
+            }
+        }
+        &[]
+    }
+
+    /// Reads a request from a frame without its length. Payloads stay slices of `frame`.
+    ///
+    /// # Errors
+    /// [`FrameError::Malformed`] with the request's id where it could be read: the connection can go on.
+    pub fn decode(frame: &Bytes) -> Result<Self, FrameError> {
+        let (kind, id, mut from) = Reader::begin(frame)?;
+        let body = match kind {
+            kind::HELLO => {
+                from.expect(3)?;
+                let version = from.u32("version")?;
+                let cluster = match from.optional("cluster id")? {
+                    Some(raw) => {
+                        Some(ClusterId::new(raw).ok_or_else(|| from.malformed("cluster id is zero"))?)
+                    }
+                    None => None,
+                };
+                RequestBody::Hello {
+                    version,
+                    cluster,
+                    credentials: from.optional_text("credentials")?.map(str::to_owned),
+                }
+            }
+            kind::UPLOAD => {
+                from.expect(4)?;
+                let upload = Upload {
+                    writer: writer(&mut from)?,
+                    sequence: Sequence::new(from.uint("sequence")?),
+                    crc: from.optional_u32("crc")?,
+                    payload: from.payload("payload")?,
+                };
+                check_len(&from, upload.payload.len())?;
+                RequestBody::Upload(upload)
+            }
+            kind::APPEND => {
+                from.expect(7)?;
+                let append = Append {
+                    writer: writer(&mut from)?,
+                    previous: from.optional("previous sequence")?.map(Sequence::new),
+                    sequence: Sequence::new(from.uint("sequence")?),
+                    known_end: from.optional("known end")?.map(Offset::new),
+                    expect_end: from.optional("expected end")?.map(Offset::new),
+                    crc: from.optional_u32("crc")?,
+                    payload: from.optional_payload("payload")?,
+                };
+                check_len(&from, append.payload.as_ref().map_or(0, Bytes::len))?;
+                if append.previous.is_some_and(|previous| previous >= append.sequence) {
+                    return Err(from.malformed("sequence does not follow the previous one"));
+                }
+                RequestBody::Append(append)
+            }
+            kind::READ => {
+                from.expect(4)?;
+                RequestBody::Read(Read {
+                    offset: Offset::new(from.uint("offset")?),
+                    limit: from.uint("limit")?,
+                    wait_ms: from.uint("wait")?,
+                    min_end: from.optional("minimal end")?.map(Offset::new),
+                })
+            }
+            kind::END => {
+                from.expect(1)?;
+                RequestBody::End { linearizable: from.bool("linearizable")? }
+            }
+            kind::STATUS => RequestBody::Status,
+            kind::FAULT => {
+                from.expect(2)?;
+                RequestBody::Fault {
+                    actor: from.text("actor")?.to_owned(),
+                    how: from.text("how")?.to_owned(),
+                }
+            }
+            _ => return Err(from.malformed(format!("unknown kind {kind}"))),
+        };
+        from.end()?;
+        Ok(Self { id, body })
+    }
+}
+
+fn writer(from: &mut Reader<'_>) -> Result<WriterId, FrameError> {
+    match from.uint("writer")? {
+        0 => Err(from.malformed("writer is zero")),
+        id => Ok(WriterId::new(id)),
+    }
+}
+
+fn check_len(from: &Reader<'_>, length: usize) -> Result<(), FrameError> {
+    if length <= PAYLOAD_BYTES_MAX {
+        Ok(())
+    } else {
+        Err(from.malformed(format!("a payload of {length} bytes is over the limit of {PAYLOAD_BYTES_MAX}")))
+    }
+}
