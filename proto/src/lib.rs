@@ -17,5 +17,11 @@ pub mod walk;
 pub use ids::{ClusterId, Incarnation, NodeId, RaftId, RequestId, Sequence, WriterId};
 pub use position::{Index, Length, LogId, Offset, Term};
 
+/// CRC-32C (Castagnoli, RFC 3720 appendix B.4) of `bytes`: the one checksum of format and protocol.
+#[must_use]
+pub fn crc32c(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes)
+}
+
 #[cfg(test)]
 mod messages_test;

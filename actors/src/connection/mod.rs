@@ -1,0 +1,391 @@
+//! Connection actor: one client's socket.
+//!
+//! ```text
+//!   socket ─► RequestReader ─► appends ─► UploadBuffer ─► Consensus ─┐
+//!      ▲                  └──► reads ───► ReadWaiters, LogReader ────┤
+//!      └──────── Outbox ◄──────────────────── replies ◄──────────────┘
+//! ```
+//!
+//! Owns:   the socket, and the order of this client's requests.
+//! Keeps:  memory is bounded whatever the client sends or does not read.
+//! Never:  is restarted: its end is the client's to notice. Never blocks its thread on a file.
+
+mod outbox;
+mod reader;
+mod reads;
+
+use std::io;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use actix::ActorFutureExt;
+use actix::fut::wrap_future;
+use actix::{Actor, ActorContext, AsyncContext, Handler, Message, StreamHandler};
+use loglog_core::upload::ClientId;
+use loglog_proto::error::{Code, Refusal};
+use loglog_proto::request::{PROTOCOL_VERSION, Request, RequestBody};
+use loglog_proto::response::{Data, Response, ResponseBody};
+use loglog_proto::{ClusterId, RequestId};
+use loglog_storage::ReadError;
+use slog::{debug, info};
+use tokio::sync::watch;
+
+use self::outbox::Outbox;
+use self::reader::{Batch, RequestReader};
+use self::reads::{Reads, Step};
+use crate::consensus::AskEnd;
+use crate::credits::Credits;
+use crate::faults::{Fault, How, panic_as_told};
+use crate::guard::Ctx;
+use crate::read_waiters::{Gone, Wait};
+use crate::services::Services;
+use crate::ticket::{Route, Ticket};
+use crate::upload_buffer::{Offer, Upload};
+
+/// The actor.
+pub struct Connection {
+    client: ClientId,
+    services: Arc<Services>,
+    socket: Option<std::net::TcpStream>,
+    credits: Credits,
+    outbox: Option<Outbox>,
+    is_flushing: bool,
+    reads: Reads,
+    is_reading: bool,
+    is_greeted: bool,
+    /// Requests handed to others and not answered yet.
+    in_flight: usize,
+    /// No further requests are taken; the connection ends when the last reply has left.
+    is_draining: bool,
+    count: Arc<AtomicU64>,
+}
+
+/// Replies to this client.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Replies(pub Vec<Response>);
+
+/// A read may go on: the log has grown, or its time is up.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Woken(pub RequestId);
+
+/// Take no more requests; end when what is in flight is answered.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Drain;
+
+impl Connection {
+    /// A connection over `socket`. `count` is how many there are.
+    pub fn new(
+        client: ClientId,
+        socket: std::net::TcpStream,
+        services: Arc<Services>,
+        count: Arc<AtomicU64>,
+    ) -> Self {
+        let credits = services.credits();
+        count.fetch_add(1, Ordering::Relaxed);
+        Self {
+            client,
+            services,
+            socket: Some(socket),
+            credits,
+            outbox: None,
+            is_flushing: false,
+            reads: Reads::default(),
+            is_reading: false,
+            is_greeted: false,
+            in_flight: 0,
+            is_draining: false,
+            count,
+        }
+    }
+
+    fn open(&mut self, ctx: &mut Ctx<Self>) -> io::Result<()> {
+        let Some(socket) = self.socket.take() else { return Err(io::ErrorKind::NotConnected.into()) };
+        socket.set_nodelay(true)?;
+        socket.set_nonblocking(true)?;
+        let (receive, send) = tokio::net::TcpStream::from_std(socket)?.into_split();
+        let (choke, is_choked) = watch::channel(false);
+        self.outbox = Some(Outbox::new(send, choke));
+        let reader = RequestReader::new(receive, self.credits.clone(), is_choked);
+        ctx.add_stream(futures_util::stream::unfold(reader, |mut reader| async move {
+            reader.next().await.map(|batch| (batch, reader))
+        }));
+        Ok(())
+    }
+
+    fn reply(&mut self, id: RequestId, body: ResponseBody) {
+        if let Some(outbox) = &mut self.outbox {
+            outbox.push(&Response { id, body });
+        }
+    }
+
+    fn refuse(&mut self, id: RequestId, refusal: Refusal) {
+        self.reply(id, ResponseBody::Refused(refusal));
+    }
+
+    /// Sends replies, lets the next read run, and ends a connection that has nothing left to do.
+    fn go_on(&mut self, ctx: &mut Ctx<Self>) {
+        self.read_next(ctx);
+        let Some(outbox) = &mut self.outbox else { return };
+        if !self.is_flushing {
+            match outbox.flush() {
+                Ok(true) => {}
+                Ok(false) => {
+                    self.is_flushing = true;
+                    let socket = outbox.socket();
+                    let writable = async move { socket.writable().await };
+                    ctx.spawn(wrap_future::<_, Self>(writable).map(|result, connection, ctx| {
+                        connection.is_flushing = false;
+                        match result {
+                            Ok(()) => connection.go_on(ctx),
+                            Err(_) => ctx.stop(),
+                        }
+                    }));
+                }
+                Err(error) => {
+                    debug!(ctx.log(), "the client is gone"; "error" => %error);
+                    return ctx.stop();
+                }
+            }
+        }
+        let is_idle = self.in_flight == 0 && self.reads.len() == 0 && !self.is_reading;
+        if self.is_draining && is_idle && self.outbox.as_ref().is_none_or(Outbox::is_empty) {
+            ctx.stop();
+        }
+    }
+
+    fn take(&mut self, batch: Batch, ctx: &mut Ctx<Self>) {
+        let Batch { requests, malformed, credit, last } = batch;
+        for (id, refusal) in malformed {
+            self.refuse(id, refusal);
+        }
+        let route = Route::new(ctx.this(), credit);
+        let mut appends = Vec::new();
+        for Request { id, body } in requests {
+            match body {
+                RequestBody::Hello { version, cluster, .. } => self.greet(id, version, cluster),
+                _ if !self.is_greeted => {
+                    self.refuse(id, Refusal::new(Code::BadRequest, "a connection begins with a hello"));
+                }
+                RequestBody::Append(append) => {
+                    self.in_flight += 1;
+                    appends.push((Ticket::new(&route, id), append));
+                }
+                RequestBody::Upload(upload) => {
+                    self.in_flight += 1;
+                    let upload = Upload { client: self.client, connection: ctx.this(), id, upload };
+                    if self.services.uploads.tell(upload).is_err() {
+                        self.in_flight -= 1;
+                        self.refuse(id, unavailable());
+                    }
+                }
+                RequestBody::Read(read) => match self.reads.open(id, read, Instant::now()) {
+                    Ok(()) => self.look_at(id, ctx),
+                    Err(refusal) => self.refuse(id, refusal),
+                },
+                RequestBody::End { linearizable: true } => {
+                    self.in_flight += 1;
+                    let ticket = Ticket::new(&route, id);
+                    match self.services.consensus.get() {
+                        // A question lost in a dying actor's mailbox is answered by its ticket.
+                        Some(consensus) => {
+                            let _ = consensus.tell(AskEnd(ticket));
+                        }
+                        None => ticket.answer(loglog_core::Answer::Refused(unavailable())),
+                    }
+                }
+                RequestBody::End { linearizable: false } => {
+                    let (start, end) = (self.services.view.start(), self.services.view.committed());
+                    self.reply(id, ResponseBody::End { start, end });
+                }
+                RequestBody::Status => {
+                    let status = self.services.status();
+                    self.reply(id, ResponseBody::Status(Box::new(status)));
+                }
+                RequestBody::Fault { actor, how } => self.inject(id, &actor, &how, ctx),
+            }
+        }
+        if !appends.is_empty() {
+            // Appends that the buffer cannot take are answered by their tickets.
+            let _ = self.services.uploads.tell(Offer { client: self.client, appends });
+        }
+        if let Some(refusal) = last {
+            info!(ctx.log(), "closing a connection"; "why" => %refusal);
+            self.refuse(RequestId::new(0), refusal);
+            self.is_draining = true;
+        }
+        self.go_on(ctx);
+    }
+
+    fn greet(&mut self, id: RequestId, version: u32, cluster: Option<ClusterId>) {
+        let ours = self.services.identity.cluster;
+        if version != PROTOCOL_VERSION {
+            let message = format!("protocol version {version}; this node speaks {PROTOCOL_VERSION}");
+            return self.refuse(id, Refusal::new(Code::Version, message));
+        }
+        if let Some(other) = cluster.filter(|cluster| *cluster != ours) {
+            let message = format!("this is a node of cluster {ours}, not of {other}");
+            return self.refuse(id, Refusal::new(Code::WrongCluster, message));
+        }
+        self.is_greeted = true;
+        let welcome = self.services.welcome();
+        self.reply(id, ResponseBody::Welcome(welcome));
+    }
+
+    fn inject(&mut self, id: RequestId, actor: &str, how: &str, ctx: &mut Ctx<Self>) {
+        if !self.services.are_faults_allowed {
+            let message = "fault injection is off: start the node with debug.faults = true";
+            return self.refuse(id, Refusal::new(Code::Forbidden, message));
+        }
+        let result = How::from_str(how).and_then(|how| {
+            if actor == "connection" {
+                // Nobody is called before this batch is done, and a panic right here would take its replies along.
+                ctx.notify(Fault(how));
+                Ok(())
+            } else {
+                self.services.faults.inject(actor, how)
+            }
+        });
+        match result {
+            Ok(()) => self.reply(id, ResponseBody::Injected),
+            Err(message) => self.refuse(id, Refusal::new(Code::BadRequest, message)),
+        }
+    }
+
+    /// Looks where a new or woken read stands.
+    fn look_at(&mut self, id: RequestId, ctx: &mut Ctx<Self>) {
+        let committed = self.services.view.committed();
+        match self.reads.look(id, committed, Instant::now()) {
+            None | Some(Step::Run) => {}
+            Some(Step::Wait { end, timeout }) => {
+                let wait = Wait { client: self.client, connection: ctx.this(), id, end, timeout };
+                if self.services.waiters.tell(wait).is_err() {
+                    self.reads.forget(id);
+                    self.refuse(id, unavailable());
+                }
+            }
+            Some(Step::Nothing) => {
+                let data = Data { offset: committed, end: committed, bytes: bytes::Bytes::new() };
+                self.reply(id, ResponseBody::Data(data));
+            }
+            Some(Step::Refuse(refusal)) => self.refuse(id, refusal),
+        }
+    }
+
+    /// Runs the next read, off this thread, if the client takes its replies.
+    fn read_next(&mut self, ctx: &mut Ctx<Self>) {
+        if self.is_reading || self.outbox.as_ref().is_none_or(Outbox::is_choked) {
+            return;
+        }
+        let Some(reader) = self.services.view.reader() else { return };
+        let Some((id, offset, limit)) = self.reads.next() else { return };
+        let committed = self.services.view.committed();
+        self.is_reading = true;
+        let read = tokio::task::spawn_blocking(move || reader.read(offset, limit, committed));
+        ctx.spawn(wrap_future::<_, Self>(read).map(move |result, connection, ctx| {
+            connection.is_reading = false;
+            let body = match result {
+                Ok(Ok(bytes)) => ResponseBody::Data(Data { offset, end: committed, bytes }),
+                Ok(Err(ReadError::Trimmed { start })) => ResponseBody::Refused(Refusal::trimmed(offset, start)),
+                Ok(Err(ReadError::BeyondEnd { end })) => ResponseBody::Refused(Refusal::beyond_end(offset, end)),
+                Ok(Err(error)) => {
+                    slog::error!(ctx.log(), "cannot read the log"; "offset" => offset.get(), "error" => %error);
+                    ResponseBody::Refused(Refusal::new(Code::Internal, error.to_string()))
+                }
+                Err(error) => ResponseBody::Refused(Refusal::new(Code::Internal, error.to_string())),
+            };
+            connection.reply(id, body);
+            connection.go_on(ctx);
+        }));
+    }
+}
+
+impl Actor for Connection {
+    type Context = Ctx<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if let Err(error) = self.open(ctx) {
+            debug!(ctx.log(), "a connection was gone before it began"; "error" => %error);
+            ctx.stop();
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        // Waiters that are down have forgotten this client already.
+        let _ = self.services.waiters.tell(Gone(self.client));
+    }
+}
+
+impl StreamHandler<io::Result<Batch>> for Connection {
+    fn handle(&mut self, batch: io::Result<Batch>, ctx: &mut Self::Context) {
+        match batch {
+            Ok(batch) if !self.is_draining => self.take(batch, ctx),
+            Ok(_) => {}
+            Err(error) => {
+                debug!(ctx.log(), "the client is gone"; "error" => %error);
+                ctx.stop();
+            }
+        }
+    }
+
+    /// The client has closed its side; it may still wait for replies.
+    fn finished(&mut self, ctx: &mut Self::Context) {
+        self.is_draining = true;
+        self.reads.close();
+        self.go_on(ctx);
+    }
+}
+
+impl Handler<Replies> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, Replies(replies): Replies, ctx: &mut Self::Context) {
+        self.in_flight = self.in_flight.saturating_sub(replies.len());
+        if let Some(outbox) = &mut self.outbox {
+            for reply in &replies {
+                outbox.push(reply);
+            }
+        }
+        self.go_on(ctx);
+    }
+}
+
+impl Handler<Woken> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, Woken(id): Woken, ctx: &mut Self::Context) {
+        self.look_at(id, ctx);
+        self.go_on(ctx);
+    }
+}
+
+impl Handler<Drain> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, _drain: Drain, ctx: &mut Self::Context) {
+        self.is_draining = true;
+        for id in self.reads.close() {
+            self.refuse(id, Refusal::new(Code::Unavailable, "the node is stopping"));
+        }
+        self.go_on(ctx);
+    }
+}
+
+impl Handler<Fault> for Connection {
+    type Result = ();
+
+    fn handle(&mut self, Fault(how): Fault, ctx: &mut Self::Context) {
+        panic_as_told(how, ctx);
+    }
+}
+
+fn unavailable() -> Refusal {
+    Refusal::new(Code::Unavailable, "the log is being recovered: try again shortly")
+}

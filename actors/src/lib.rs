@@ -1,0 +1,36 @@
+//! LogLog's actors: thin shells around `core`, and the supervisor that restarts what fails.
+//!
+//! ```text
+//! node ─ supervisor
+//!  ├─ storage group (one for all, through recovery; SAFETY S13)
+//!  │    ├─ SegmentWriter     owns the active segment; one write + one sync per write group; its own thread
+//!  │    ├─ SegmentKeeper     prepares the next segment while the disk is idle; its own thread
+//!  │    └─ Consensus         owns the engine and meta; ticks, proposes, carries effects out
+//!  ├─ UploadBuffer           payloads waiting for their place; survives a storage restart
+//!  ├─ ReadWaiters            who waits for which committed offset
+//!  └─ Listener               accepts; one Connection per client, never restarted
+//! ```
+//!
+//! Owns:   threads, mailboxes, sockets, restarts.
+//! Never:  decides anything that a unit test could not reach without a runtime: that is `core`'s.
+
+pub mod backoff;
+pub mod connection;
+pub mod consensus;
+pub mod credits;
+pub mod faults;
+pub mod guard;
+pub mod listener;
+pub mod node;
+pub mod read_waiters;
+pub mod segment_keeper;
+pub mod segment_writer;
+pub mod services;
+pub mod stats;
+pub mod storage_group;
+pub mod supervisor;
+pub mod ticket;
+pub mod upload_buffer;
+pub mod view;
+
+pub use node::{Node, NodeError, NodeOptions};

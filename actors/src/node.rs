@@ -1,0 +1,390 @@
+//! Node: puts the actors together, restarts what only it can restart, and ends in order.
+//!
+//! ```text
+//!   lock directory ─► bind ─► recover ─► listen          serve until told to stop          close ─► drain ─► sync
+//! ```
+//!
+//! Owns:   the directory's lock, the tree of actors, the decision to give up.
+//! Never:  handles a request.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix_rt::Arbiter;
+use loglog_core::Settings;
+use loglog_core::upload::UploadLimits;
+use loglog_proto::response::MemberAddress;
+use loglog_proto::{ClusterId, Incarnation, Index, Length, NodeId, RaftId, Term};
+use loglog_storage::{
+    DataDir, FormError, IoFailure, LockError, LogStart, Member, Membership, MetaState, OsVfs,
+};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use slog::{Logger, error, info, warn};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use crate::backoff::{Backoff, Decision, Limits};
+use crate::consensus::ConsensusSlot;
+use crate::faults::Faults;
+use crate::guard::Restart;
+use crate::listener::{self, Close, Connections, Listener};
+use crate::read_waiters::{self, ReadWaiters};
+use crate::services::{Identity, Services};
+use crate::storage_group::{Fatal, GroupParts, RecoveryError, StorageGroup};
+use crate::supervisor::{Child, ChildEvent, ChildEventKind, Handle, Supervisor};
+use crate::upload_buffer::{self, UploadBuffer};
+use crate::view::LogView;
+
+/// How long an upload waits for its append.
+const UPLOAD_EXPIRY: Duration = Duration::from_secs(30);
+/// How long a stopping node waits for what is in flight.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(3500);
+
+/// What a node is made with.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// Where data lies; made if missing.
+    pub data_dir: PathBuf,
+    /// Whose log it is; a new directory gets it, another's is refused. A new directory without it draws one.
+    pub cluster: Option<ClusterId>,
+    /// This node's number.
+    pub node: NodeId,
+    /// Where clients connect.
+    pub listen_client: SocketAddr,
+    /// Where peers will connect.
+    pub listen_peer: SocketAddr,
+    /// Entry bytes of a segment; counts for a new directory.
+    pub segment_bytes_max: Length,
+    /// Bytes that requests may hold in memory.
+    pub upload_bytes_max: usize,
+    /// The same for one connection.
+    pub connection_bytes_max: u32,
+    /// Connections at a time.
+    pub connections_max: u64,
+    /// Appends are refused below this much free space, bytes.
+    pub free_min: u64,
+    /// Cut a corrupt log instead of refusing it.
+    pub accept_loss: bool,
+    /// Time between Raft's ticks.
+    pub tick: Duration,
+    /// Whether clients may inject faults.
+    pub are_faults_allowed: bool,
+    /// The program's version, for those who ask.
+    pub version: &'static str,
+}
+
+/// Why a node ended, other than being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The directory is taken or cannot be used.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The directory cannot be read.
+    #[error(transparent)]
+    Io(#[from] IoFailure),
+    /// The directory cannot be made a node's.
+    #[error(transparent)]
+    Form(#[from] FormError),
+    /// The address cannot be listened to.
+    #[error("cannot listen on {address} (listen.client): {source}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The log cannot be opened.
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
+    /// The directory belongs to another node number.
+    #[error("{} belongs to node {found}; this is node {expected} (node.id)", path.display())]
+    OtherNode {
+        /// The directory.
+        path: PathBuf,
+        /// What the configuration says.
+        expected: NodeId,
+        /// What the directory says.
+        found: NodeId,
+    },
+    /// What was to be kept cannot be kept any more.
+    #[error(
+        "{0}; the process ends, since a disk that failed once cannot be trusted until the log is recovered anew"
+    )]
+    Disk(String),
+    /// An actor failed too often.
+    #[error("{actor} panicked too often: {panic}")]
+    GaveUp {
+        /// Which.
+        actor: String,
+        /// Its last words.
+        panic: String,
+    },
+}
+
+/// A node that serves.
+pub struct Node {
+    services: Arc<Services>,
+    listener: Handle<Listener>,
+    connections: Connections,
+    uploads: Handle<UploadBuffer>,
+    waiters: Handle<ReadWaiters>,
+    group: StorageGroup,
+    events: UnboundedReceiver<ChildEvent>,
+    fatal: UnboundedReceiver<String>,
+    group_backoff: Backoff,
+    rng: StdRng,
+    address: SocketAddr,
+    net: Arbiter,
+    log: Logger,
+}
+
+impl Node {
+    /// Recovers the log and starts to serve. Must run in an actix system.
+    ///
+    /// # Errors
+    /// [`NodeError`] says what stands in the way; nothing was changed, save by recovery.
+    pub async fn start(options: NodeOptions, log: Logger) -> Result<Self, NodeError> {
+        let began = Instant::now();
+        let mut rng = StdRng::from_os_rng();
+        let dir = DataDir::lock(Arc::new(OsVfs::default()), &options.data_dir)?;
+        let (socket, address) = bind(options.listen_client)?;
+        if !dir.is_formed()? {
+            let state = genesis(&options, &mut rng);
+            dir.form(&state)?;
+            info!(log, "made a new log"; "cluster" => %state.cluster, "dir" => %options.data_dir.display());
+        }
+
+        let (supervisor, events) = Supervisor::new(log.clone(), rng.random());
+        let (fatal_sender, fatal) = unbounded_channel();
+        let net = Arbiter::new();
+        let consensus_arbiter = net.handle();
+        let (view, slot, faults) =
+            (Arc::new(LogView::default()), ConsensusSlot::default(), Faults::default());
+        let (upload_bytes, waiting_reads) = (Arc::default(), Arc::default());
+
+        let uploads = {
+            let limits = UploadLimits {
+                bytes_max: options.upload_bytes_max,
+                client_bytes_max: options.connection_bytes_max as usize,
+                expiry_ms: u64::try_from(UPLOAD_EXPIRY.as_millis()).unwrap_or(u64::MAX),
+            };
+            let (slot, faults, bytes) = (slot.clone(), faults.clone(), Arc::clone(&upload_bytes));
+            supervisor.spawn(permanent(upload_buffer::NAME, "UploadBuffer"), &net.handle(), move || {
+                UploadBuffer::new(limits, slot.clone(), faults.clone(), Arc::clone(&bytes))
+            })
+        };
+        let waiters = {
+            let (view, faults, count) = (Arc::clone(&view), faults.clone(), Arc::clone(&waiting_reads));
+            supervisor.spawn(permanent(read_waiters::NAME, "ReadWaiters"), &net.handle(), move || {
+                ReadWaiters::new(Arc::clone(&view), faults.clone(), Arc::clone(&count))
+            })
+        };
+        faults.enlist(upload_buffer::NAME, &uploads);
+        faults.enlist(read_waiters::NAME, &waiters);
+
+        let mut group = StorageGroup::new(GroupParts {
+            dir: Arc::new(dir),
+            cluster: options.cluster,
+            accept_loss: options.accept_loss,
+            settings: Settings { free_min: options.free_min, ..Settings::default() },
+            tick: options.tick,
+            seed: rng.random(),
+            supervisor: supervisor.clone(),
+            waiters: waiters.clone(),
+            slot: slot.clone(),
+            view: Arc::clone(&view),
+            fatal: Fatal::new(fatal_sender),
+            faults: faults.clone(),
+            consensus_arbiter,
+            log: log.clone(),
+        });
+        let state = group.start().await?;
+        if state.node != options.node {
+            let (path, expected, found) = (options.data_dir, options.node, state.node);
+            group.stop(false).await;
+            return Err(NodeError::OtherNode { path, expected, found });
+        }
+
+        let member = MemberAddress { node: options.node, address: address.to_string() };
+        let services = Arc::new(Services {
+            identity: Identity {
+                cluster: state.cluster,
+                node: state.node,
+                incarnation: state.incarnation,
+                members: vec![member],
+            },
+            view,
+            uploads: uploads.clone(),
+            waiters: waiters.clone(),
+            consensus: slot,
+            registry: supervisor.registry().clone(),
+            faults: faults.clone(),
+            are_faults_allowed: options.are_faults_allowed,
+            credits: Arc::new(Semaphore::new(options.upload_bytes_max)),
+            connection_bytes_max: options.connection_bytes_max,
+            connections: Arc::default(),
+            upload_bytes,
+            waiting_reads,
+            data_dir: options.data_dir.clone(),
+            began,
+            version: options.version,
+            free_min: options.free_min,
+        });
+        let connections = Connections::new(supervisor.clone(), net.handle(), options.connections_max);
+        let listener = {
+            let (services, connections) = (Arc::clone(&services), connections.clone());
+            supervisor.spawn(permanent(listener::NAME, "Listener"), &net.handle(), move || {
+                Listener::new(socket.try_clone().ok(), Arc::clone(&services), connections.clone())
+            })
+        };
+        faults.enlist(listener::NAME, &listener);
+        Ok(Self {
+            services,
+            listener,
+            connections,
+            uploads,
+            waiters,
+            group,
+            events,
+            fatal,
+            group_backoff: Backoff::new(Limits::default()),
+            rng,
+            address,
+            net,
+            log,
+        })
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Who the node is.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.services.identity
+    }
+
+    /// Serves until `stop` is done, then ends in order: accepts nobody, finishes what is in flight, syncs.
+    ///
+    /// # Errors
+    /// [`NodeError`] where it had to give up before.
+    pub async fn serve(mut self, stop: impl Future<Output = ()>) -> Result<(), NodeError> {
+        tokio::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => return self.stop().await,
+                Some(reason) = self.fatal.recv() => {
+                    error!(self.log, "the node gives up"; "reason" => &reason);
+                    return Err(NodeError::Disk(reason));
+                }
+                Some(event) = self.events.recv() => self.heed(event).await?,
+            }
+        }
+    }
+
+    async fn heed(&mut self, event: ChildEvent) -> Result<(), NodeError> {
+        match event.kind {
+            ChildEventKind::Ended { panic: Some(panic) } if StorageGroup::has(&event.name) => {
+                self.restart_group(&event.name, panic.to_string()).await
+            }
+            ChildEventKind::GaveUp { panic } => {
+                Err(NodeError::GaveUp { actor: event.name.to_string(), panic: panic.to_string() })
+            }
+            ChildEventKind::Restarted { .. } | ChildEventKind::Ended { .. } => Ok(()),
+        }
+    }
+
+    /// One member is gone: the others go too, and all come back through recovery.
+    async fn restart_group(&mut self, name: &str, panic: String) -> Result<(), NodeError> {
+        self.group.stop(true).await;
+        // Members that went down with it, or because of it, are part of the same restart.
+        while let Ok(event) = self.events.try_recv() {
+            if !StorageGroup::has(&event.name)
+                && let ChildEventKind::GaveUp { panic } = event.kind
+            {
+                return Err(NodeError::GaveUp { actor: event.name.to_string(), panic: panic.to_string() });
+            }
+        }
+        // A disk that failed is not to be written again by this process (S2).
+        if let Ok(reason) = self.fatal.try_recv() {
+            return Err(NodeError::Disk(reason));
+        }
+        match self.group_backoff.on_panic(Instant::now(), &mut self.rng) {
+            Decision::GiveUp => Err(NodeError::GaveUp { actor: name.to_owned(), panic }),
+            Decision::RestartAfter(delay) => {
+                warn!(self.log, "restarting the storage group through recovery"; "member" => name, "delay" => ?delay);
+                actix_rt::time::sleep(delay).await;
+                self.group.start().await?;
+                Ok(())
+            }
+        }
+    }
+
+    async fn stop(mut self) -> Result<(), NodeError> {
+        info!(self.log, "stopping: finishing what is in flight");
+        // A listener that is down accepts nobody either.
+        let _ = self.listener.tell(Close);
+        if tokio::time::timeout(DRAIN_TIMEOUT, self.connections.drain()).await.is_err() {
+            warn!(self.log, "some clients do not take their replies; they are cut off");
+        }
+        self.uploads.stop();
+        self.waiters.stop();
+        self.group.stop(false).await;
+        self.net.stop();
+        // A write that failed just now was acknowledged to nobody, but whoever stopped us should know.
+        if let Ok(reason) = self.fatal.try_recv() {
+            return Err(NodeError::Disk(reason));
+        }
+        info!(self.log, "stopped");
+        Ok(())
+    }
+}
+
+fn permanent(name: &str, kind: &'static str) -> Child {
+    let restart = Restart::InPlace(Limits::default());
+    Child { name: name.to_owned(), kind, parent: "node".to_owned(), restart }
+}
+
+fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {
+    let bound = TcpListener::bind(address).and_then(|socket| {
+        let address = socket.local_addr()?;
+        Ok((socket, address))
+    });
+    bound.map_err(|source| NodeError::Bind { address, source })
+}
+
+/// The first state of a node that is alone.
+fn genesis(options: &NodeOptions, rng: &mut StdRng) -> MetaState {
+    let cluster = options.cluster.unwrap_or_else(|| draw(|| ClusterId::new(rng.random())));
+    let incarnation = draw(|| Incarnation::new(rng.random()));
+    let member = Member {
+        id: RaftId::new(options.node, incarnation),
+        peer_address: options.listen_peer.to_string(),
+        client_address: options.listen_client.to_string(),
+    };
+    MetaState {
+        cluster,
+        node: options.node,
+        incarnation,
+        term: Term::new(1),
+        vote: None,
+        membership: Membership { index: Index::new(1), voters: vec![member], learners: Vec::new() },
+        start: LogStart::GENESIS,
+        segment_bytes_max: options.segment_bytes_max,
+    }
+}
+
+fn draw<T>(mut one: impl FnMut() -> Option<T>) -> T {
+    loop {
+        if let Some(drawn) = one() {
+            return drawn;
+        }
+    }
+}

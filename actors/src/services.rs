@@ -1,0 +1,148 @@
+//! Services: what every connection of a node works with.
+//!
+//! Owns:   the handles of the actors that connections speak to, and what may be told about the node.
+//! Never:  changes while the node runs, save through what it points to.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use loglog_core::Role;
+use loglog_proto::limits::{
+    FRAME_BYTES_MAX, PAYLOAD_BYTES_MAX, READ_BYTES_MAX, READ_WAIT_MS_MAX, WRITER_SEQUENCES_MAX,
+};
+use loglog_proto::response::{ActorStatus, MemberAddress, Status, Welcome, WireLimits};
+use loglog_proto::{ClusterId, Incarnation, NodeId};
+use tokio::sync::Semaphore;
+
+use crate::consensus::ConsensusSlot;
+use crate::credits::Credits;
+use crate::faults::Faults;
+use crate::read_waiters::ReadWaiters;
+use crate::stats::Registry;
+use crate::supervisor::Handle;
+use crate::upload_buffer::UploadBuffer;
+use crate::view::LogView;
+
+/// Who a node is.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Whose log it is.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// This life of its directory.
+    pub incarnation: Incarnation,
+    /// Every member, where clients reach it.
+    pub members: Vec<MemberAddress>,
+}
+
+/// Shared by the connections of a node.
+pub struct Services {
+    /// Who the node is.
+    pub identity: Identity,
+    /// Watermarks and the reader.
+    pub view: Arc<LogView>,
+    /// Where appends and uploads go.
+    pub uploads: Handle<UploadBuffer>,
+    /// Where reads wait.
+    pub waiters: Handle<ReadWaiters>,
+    /// The consensus of the moment.
+    pub consensus: ConsensusSlot,
+    /// Every actor's counters.
+    pub registry: Registry,
+    /// Actors that can be told to panic.
+    pub faults: Faults,
+    /// Whether clients may tell them.
+    pub are_faults_allowed: bool,
+    /// The node's byte budget.
+    pub credits: Arc<Semaphore>,
+    /// One connection's byte budget.
+    pub connection_bytes_max: u32,
+    /// Connections there are.
+    pub connections: Arc<AtomicU64>,
+    /// Bytes in the upload buffer.
+    pub upload_bytes: Arc<AtomicUsize>,
+    /// Reads that wait.
+    pub waiting_reads: Arc<AtomicUsize>,
+    /// Where data lies.
+    pub data_dir: PathBuf,
+    /// When the node started.
+    pub began: Instant,
+    /// The program's version.
+    pub version: &'static str,
+    /// Appends are refused below this much free space, bytes.
+    pub free_min: u64,
+}
+
+impl Services {
+    pub(crate) fn credits(&self) -> Credits {
+        Credits::new(Arc::clone(&self.credits), self.connection_bytes_max)
+    }
+
+    pub(crate) fn welcome(&self) -> Welcome {
+        let leader = self.view.consensus().and_then(|consensus| consensus.leader);
+        Welcome {
+            version: loglog_proto::request::PROTOCOL_VERSION,
+            cluster: self.identity.cluster,
+            node: self.identity.node,
+            leader: leader.map(loglog_proto::RaftId::node),
+            members: self.identity.members.clone(),
+            limits: WireLimits {
+                payload_bytes_max: PAYLOAD_BYTES_MAX as u64,
+                frame_bytes_max: FRAME_BYTES_MAX as u64,
+                read_bytes_max: READ_BYTES_MAX as u64,
+                read_wait_ms_max: READ_WAIT_MS_MAX,
+                writer_appends_max: WRITER_SEQUENCES_MAX as u64,
+                connection_bytes_max: u64::from(self.connection_bytes_max),
+            },
+            start: self.view.start(),
+            end: self.view.committed(),
+        }
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let consensus = self.view.consensus();
+        let role = consensus.map_or("starting", |consensus| match consensus.role {
+            Role::Leader => "leader",
+            Role::Follower => "follower",
+            Role::Candidate => "candidate",
+        });
+        let actors = self.registry.snapshot().into_iter().map(|actor| ActorStatus {
+            name: actor.name,
+            kind: actor.kind.to_owned(),
+            parent: actor.parent,
+            state: format!("{:?}", actor.state).to_lowercase(),
+            mailbox: actor.queued,
+            handled: actor.handled,
+            restarts: actor.restarts,
+            last_panic: actor.last_panic.map(|panic| panic.to_string()),
+        });
+        let disk_free = self.view.available();
+        Status {
+            version: self.version.to_owned(),
+            cluster: self.identity.cluster.to_string(),
+            node: self.identity.node.get(),
+            incarnation: self.identity.incarnation.to_string(),
+            role: role.to_owned(),
+            term: consensus.map_or(0, |consensus| consensus.term.get()),
+            leader: consensus.and_then(|consensus| consensus.leader).map(|leader| leader.node().get()),
+            start: self.view.start().get(),
+            committed: self.view.committed().get(),
+            durable: consensus.map_or(0, |consensus| consensus.durable.get()),
+            segments: self.view.reader().map_or(0, |reader| reader.segments().len() as u64),
+            upload_bytes: self.upload_bytes.load(Ordering::Relaxed) as u64,
+            connections: self.connections.load(Ordering::Relaxed),
+            waiting_reads: self.waiting_reads.load(Ordering::Relaxed) as u64,
+            disk_free,
+            disk_full: disk_free < self.free_min,
+            uptime_s: self.began.elapsed().as_secs(),
+            data_dir: self.data_dir.display().to_string(),
+            generation: self.view.generation(),
+            torn_bytes: self.view.torn_bytes(),
+            restarts: self.registry.restarts(),
+            actors: actors.collect(),
+        }
+    }
+}

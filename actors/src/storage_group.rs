@@ -1,0 +1,272 @@
+//! Storage group: consensus, segment writer and segment keeper, which live and die as one.
+//!
+//! ```text
+//!   start: recovery ─► SegmentWriter, SegmentKeeper, Consensus        generation n
+//!   a member panics: stop all three ─► wait until each is gone ─► recovery ─► generation n + 1
+//! ```
+//!
+//! Owns:   the lives of the three, and the threads of writer and keeper.
+//! Keeps:  recovery never begins while a member of the last generation lives (S13).
+//! Never:  touches clients' connections: appends in flight are answered by their tickets, reads go on.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use actix_rt::{Arbiter, ArbiterHandle};
+use loglog_core::{Consensus as Core, Recovery, Settings, Writers};
+use loglog_proto::entry::{Kind, Prefix};
+use loglog_proto::limits::{WRITER_MEMORY, WRITER_SEQUENCES_MAX};
+use loglog_proto::{ClusterId, Index, Offset, Term};
+use loglog_storage::{DataDir, LogReader, MetaState, OpenError, OpenOptions, Recovered, ScanError};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use slog::{Logger, info, o, warn};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::consensus::{self, Consensus, ConsensusParts, ConsensusSlot};
+use crate::faults::Faults;
+use crate::guard::Restart;
+use crate::read_waiters::ReadWaiters;
+use crate::segment_keeper::{self, SegmentKeeper};
+use crate::segment_writer::{self, SegmentWriter, WriterParts};
+use crate::supervisor::{Child, Handle, Supervisor};
+use crate::view::LogView;
+
+/// The name under which its members stand in the tree.
+pub const NAME: &str = "storage-group";
+
+/// Where a part asks for the end of the process: what it was told to keep cannot be kept (S2).
+#[derive(Clone, Debug)]
+pub struct Fatal(UnboundedSender<String>);
+
+impl Fatal {
+    pub(crate) const fn new(to: UnboundedSender<String>) -> Self {
+        Self(to)
+    }
+
+    /// Ends the node; the first reason is the one that is told.
+    pub(crate) fn report(&self, reason: String) {
+        // A node that no longer listens is ending already.
+        let _ = self.0.send(reason);
+    }
+}
+
+/// What a group is made with, again in each generation.
+pub(crate) struct GroupParts {
+    pub(crate) dir: Arc<DataDir>,
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) accept_loss: bool,
+    pub(crate) settings: Settings,
+    pub(crate) tick: Duration,
+    pub(crate) seed: u64,
+    pub(crate) supervisor: Supervisor,
+    pub(crate) waiters: Handle<ReadWaiters>,
+    pub(crate) slot: ConsensusSlot,
+    pub(crate) view: Arc<LogView>,
+    pub(crate) fatal: Fatal,
+    pub(crate) faults: Faults,
+    /// The thread for consensus.
+    pub(crate) consensus_arbiter: ArbiterHandle,
+    pub(crate) log: Logger,
+}
+
+/// The group.
+pub(crate) struct StorageGroup {
+    parts: GroupParts,
+    generation: u64,
+    members: Option<Members>,
+}
+
+struct Members {
+    consensus: Handle<Consensus>,
+    writer: Handle<SegmentWriter>,
+    keeper: Handle<SegmentKeeper>,
+    threads: [Arbiter; 2],
+}
+
+/// Why the log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// Recovery refused.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The writers' table cannot be rebuilt.
+    #[error("cannot rebuild the writers' table: {0}")]
+    Scan(#[from] ScanError),
+    /// Recovery itself broke.
+    #[error("recovery panicked: {0}")]
+    Panicked(String),
+}
+
+impl StorageGroup {
+    pub(crate) const fn new(parts: GroupParts) -> Self {
+        Self { parts, generation: 0, members: None }
+    }
+
+    /// Whether an actor of this name is a member.
+    pub(crate) fn has(name: &str) -> bool {
+        [consensus::NAME, segment_writer::NAME, segment_keeper::NAME].contains(&name)
+    }
+
+    /// Recovers the log and starts the next generation; returns whose log it is.
+    pub(crate) async fn start(&mut self) -> Result<MetaState, RecoveryError> {
+        assert!(self.members.is_none(), "the last generation is gone before recovery begins (S13)");
+        let (dir, cluster, accept_loss) =
+            (Arc::clone(&self.parts.dir), self.parts.cluster, self.parts.accept_loss);
+        let opened = tokio::task::spawn_blocking(move || {
+            let recovered = dir.open(OpenOptions { cluster, accept_loss })?;
+            let writers = rebuild_writers(&recovered)?;
+            Ok::<_, RecoveryError>((recovered, writers))
+        });
+        let (recovered, writers) =
+            opened.await.map_err(|error| RecoveryError::Panicked(error.to_string()))??;
+        self.generation += 1;
+        self.log_recovery(&recovered);
+        let state = recovered.meta.state().clone();
+        self.spawn(recovered, writers);
+        Ok(state)
+    }
+
+    /// Stops every member, consensus first, and waits until they are gone.
+    ///
+    /// In peace, `drop_queued` is false: what is queued is handled, the mark is synced.
+    pub(crate) async fn stop(&mut self, drop_queued: bool) {
+        self.parts.slot.set(None);
+        self.parts.view.publish_down();
+        let Some(Members { consensus, writer, keeper, threads }) = self.members.take() else { return };
+        if drop_queued {
+            consensus.kill();
+            writer.kill();
+            keeper.kill();
+        } else {
+            consensus.stop();
+            writer.stop();
+            keeper.stop();
+        }
+        consensus.ended().await;
+        writer.ended().await;
+        keeper.ended().await;
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                thread.stop();
+                // A thread whose last actor is gone ends by itself.
+                let _ = thread.join();
+            }
+        });
+        // The threads run nothing of ours any more, whatever joining them came to.
+        let _ = joined.await;
+    }
+
+    fn spawn(&mut self, recovered: Recovered, writers: Writers) {
+        let torn_bytes = recovered.report.torn_bytes;
+        let Recovered { meta, writer, keeper, reader, tail, .. } = recovered;
+        let parts = &self.parts;
+        let recovery = Recovery {
+            meta: meta.state().clone(),
+            mark: meta.mark(),
+            tail,
+            terms: terms_of(&reader),
+            writers,
+        };
+        let (settings, generation, written) = (parts.settings, self.generation, Arc::new(AtomicU64::new(0)));
+        let threads = [Arbiter::new(), Arbiter::new()];
+        let slot = ConsensusSlot::default();
+        parts.view.recovered(generation, reader.clone(), torn_bytes);
+
+        let writer_parts = WriterParts {
+            generation,
+            consensus: slot.clone(),
+            reader,
+            view: Arc::clone(&parts.view),
+            fatal: parts.fatal.clone(),
+            written: Arc::clone(&written),
+            faults: parts.faults.clone(),
+        };
+        let writer = parts.supervisor.spawn_once(
+            member(segment_writer::NAME, "SegmentWriter"),
+            &threads[0].handle(),
+            move || SegmentWriter::new(writer, writer_parts),
+        );
+        let (fatal, faults) = (parts.fatal.clone(), parts.faults.clone());
+        let keeper = parts.supervisor.spawn_once(
+            member(segment_keeper::NAME, "SegmentKeeper"),
+            &threads[1].handle(),
+            move || SegmentKeeper::new(keeper, written, fatal, faults),
+        );
+        let consensus_parts = ConsensusParts {
+            generation,
+            writer: writer.clone(),
+            waiters: parts.waiters.clone(),
+            view: Arc::clone(&parts.view),
+            fatal: parts.fatal.clone(),
+            tick: parts.tick,
+            faults: parts.faults.clone(),
+        };
+        let rng = StdRng::seed_from_u64(parts.seed.wrapping_add(generation));
+        let log = parts.log.new(o!("actor" => consensus::NAME, "generation" => generation));
+        let consensus = parts.supervisor.spawn_once(
+            member(consensus::NAME, "Consensus"),
+            &parts.consensus_arbiter,
+            move || Consensus::new(Core::new(settings, recovery, rng, &log), meta, consensus_parts),
+        );
+        parts.faults.enlist(consensus::NAME, &consensus);
+        parts.faults.enlist(segment_writer::NAME, &writer);
+        parts.faults.enlist(segment_keeper::NAME, &keeper);
+        slot.set(Some(consensus.clone()));
+        parts.slot.set(Some(consensus.clone()));
+        self.members = Some(Members { consensus, writer, keeper, threads });
+    }
+
+    fn log_recovery(&self, recovered: &Recovered) {
+        let report = &recovered.report;
+        info!(self.parts.log, "log recovered";
+            "generation" => self.generation, "end" => recovered.end.get(), "last" => %recovered.last,
+            "segments" => report.segments, "scanned" => report.segments_scanned,
+            "rewritten_bytes" => report.bytes_rewritten, "took" => ?report.took);
+        if report.torn_bytes > 0 {
+            warn!(self.parts.log, "cut a torn tail: an unfinished write, nothing of it was acknowledged";
+                "offset" => report.torn_at.map(Offset::get), "bytes" => report.torn_bytes,
+                "kept_aside" => ?report.side_files);
+        }
+        if let Some(loss) = &report.lost {
+            warn!(self.parts.log, "cut a corrupt log as told by data.accept_loss: ENTRIES ARE LOST";
+                "from" => loss.from.get(), "bytes" => loss.bytes, "why" => &loss.detail,
+                "kept_aside" => ?report.side_files);
+        }
+    }
+}
+
+fn member(name: &str, kind: &'static str) -> Child {
+    Child { name: name.to_owned(), kind, parent: NAME.to_owned(), restart: Restart::Group }
+}
+
+/// First index of each term in the segments' headers.
+fn terms_of(reader: &LogReader) -> Vec<(Index, Term)> {
+    let mut terms: Vec<(Index, Term)> = Vec::new();
+    for segment in reader.segments() {
+        if terms.last().is_none_or(|(_, term)| *term < segment.header.term) {
+            terms.push((segment.header.base_index, segment.header.term));
+        }
+    }
+    terms
+}
+
+/// Reads the remembered part of the log for who appended what (S27).
+fn rebuild_writers(recovered: &Recovered) -> Result<Writers, ScanError> {
+    let reader = &recovered.reader;
+    let from = reader
+        .segment_base_at_or_before(recovered.end.saturating_back(WRITER_MEMORY))
+        .unwrap_or_else(|| reader.start())
+        .max(reader.start());
+    let mut writers = Writers::new(WRITER_MEMORY, WRITER_SEQUENCES_MAX, from);
+    reader.scan(from, recovered.end, &mut |entry| {
+        if entry.prefix.kind == Kind::Data {
+            let Prefix { writer, sequence, term, .. } = entry.prefix;
+            writers.record(writer, sequence, entry.offset, entry.len(), term);
+        }
+    })?;
+    // Everything up to the mark is committed; the rest may yet be truncated.
+    writers.commit(recovered.meta.mark().offset.max(from));
+    Ok(writers)
+}

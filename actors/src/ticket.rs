@@ -1,0 +1,96 @@
+//! Ticket: the duty to answer one request, once.
+//!
+//! It travels with the request through the actors. Wherever it is dropped unanswered (an actor panics, a queue dies with
+//! it), the client learns that the outcome is unknown, and may ask again.
+//!
+//! Keeps:  every request is answered exactly once while its connection lives.
+
+use std::sync::Arc;
+
+use loglog_core::Answer;
+use loglog_proto::RequestId;
+use loglog_proto::error::{Code, Refusal};
+use loglog_proto::response::{Response, ResponseBody};
+
+use crate::connection::{Connection, Replies};
+use crate::credits::Credit;
+use crate::supervisor::Handle;
+
+/// Where the answers of one batch of requests go, and the bytes they hold until then.
+#[derive(Debug)]
+pub struct Route {
+    connection: Handle<Connection>,
+    _credit: Credit,
+}
+
+/// The duty to answer one request.
+#[derive(Debug)]
+pub struct Ticket {
+    route: Arc<Route>,
+    id: RequestId,
+    is_open: bool,
+}
+
+impl Route {
+    pub(crate) fn new(connection: Handle<Connection>, credit: Credit) -> Arc<Self> {
+        Arc::new(Self { connection, _credit: credit })
+    }
+}
+
+impl Ticket {
+    pub(crate) fn new(route: &Arc<Route>, id: RequestId) -> Self {
+        Self { route: Arc::clone(route), id, is_open: true }
+    }
+
+    /// Answers this one request.
+    pub(crate) fn answer(self, answer: Answer) {
+        answer_all([(self, answer)]);
+    }
+
+    fn close(&mut self, answer: Answer) -> Response {
+        self.is_open = false;
+        let body = match answer {
+            Answer::Appended(appended) => ResponseBody::Appended(appended),
+            Answer::End { start, end } => ResponseBody::End { start, end },
+            Answer::Refused(refusal) => ResponseBody::Refused(refusal),
+        };
+        Response { id: self.id, body }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if self.is_open {
+            let message =
+                "the node gave this request up half-way: it may have happened, send it again to know";
+            let response = self.close(Answer::Refused(Refusal::new(Code::Interrupted, message)));
+            // A connection that is gone needs no answer.
+            let _ = self.route.connection.tell(Replies(vec![response]));
+        }
+    }
+}
+
+/// Answers many, with one message for each run of answers to one connection.
+pub(crate) fn answer_all(answers: impl IntoIterator<Item = (Ticket, Answer)>) {
+    let mut run: Option<(Arc<Route>, Vec<Response>)> = None;
+    for (mut ticket, answer) in answers {
+        let response = ticket.close(answer);
+        match &mut run {
+            Some((route, responses)) if route.connection.is_same(&ticket.route.connection) => {
+                responses.push(response)
+            }
+            _ => {
+                send(run.take());
+                run = Some((Arc::clone(&ticket.route), vec![response]));
+            }
+        }
+    }
+    send(run);
+}
+
+fn send(run: Option<(Arc<Route>, Vec<Response>)>) {
+    if let Some((route, responses)) = run {
+        // A connection that is gone needs no answer.
+        let _ = route.connection.tell(Replies(responses));
+    }
+}

@@ -1,0 +1,203 @@
+//! Log store: what raft-rs may ask of the log, answered from memory.
+//!
+//! ```text
+//!     start            released          last
+//!       │ terms only      │  content too   │
+//!       ▼                 ▼                ▼
+//!     ──┼─────────────────┼────────────────┤
+//! ```
+//!
+//! Owns:   the batches above what is applied (place, term, references), and the term of every older one.
+//! Keeps:  indexes and offsets are contiguous; terms never sink.
+//! Never:  touches the disk: what is applied and asked for by a far-behind peer is fetched elsewhere (S17).
+
+use std::collections::VecDeque;
+
+use loglog_proto::{Index, Length, LogId, Offset, RaftId, Term};
+use loglog_storage::MetaState;
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::{GetEntriesContext, RaftState, StorageError};
+
+/// The log as raft-rs sees it.
+#[derive(Debug)]
+pub(crate) struct LogStore {
+    /// Term, vote, commit and membership as they were when the node started: raft-rs asks once.
+    initial: RaftState,
+    /// The batch before the first that is kept.
+    before_first: LogId,
+    /// First index of each term, in order.
+    terms: Vec<(Index, Term)>,
+    /// The batch before `batches`, and where it ends.
+    released: LogId,
+    released_end: Offset,
+    batches: VecDeque<StoredBatch>,
+}
+
+/// A batch above what is applied.
+#[derive(Clone, Debug)]
+pub(crate) struct StoredBatch {
+    pub(crate) entry: Entry,
+    pub(crate) end: Offset,
+}
+
+/// Where a log stands before its tail is added.
+pub(crate) struct Foundation<'a> {
+    pub(crate) meta: &'a MetaState,
+    pub(crate) commit: Index,
+    /// The last applied batch, and where it ends.
+    pub(crate) applied: LogId,
+    pub(crate) applied_end: Offset,
+    /// First index of each term up to `applied`.
+    pub(crate) terms: Vec<(Index, Term)>,
+}
+
+impl LogStore {
+    pub(crate) fn new(foundation: Foundation<'_>) -> Self {
+        let Foundation { meta, commit, applied, applied_end, terms } = foundation;
+        let ids = |members: &[loglog_storage::Member]| members.iter().map(|member| member.id.get()).collect();
+        let conf = ConfState {
+            voters: ids(&meta.membership.voters),
+            learners: ids(&meta.membership.learners),
+            ..ConfState::default()
+        };
+        let hard = HardState {
+            term: u64::from(meta.term.get()),
+            vote: meta.vote.map_or(0, RaftId::get),
+            commit: commit.get(),
+            ..HardState::default()
+        };
+        assert!(terms.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1), "a later term begins at a later index");
+        Self {
+            initial: RaftState::new(hard, conf),
+            before_first: LogId { term: meta.start.previous_term, index: meta.start.index.previous() },
+            terms,
+            released: applied,
+            released_end: applied_end,
+            batches: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn last(&self) -> LogId {
+        self.batches.back().map_or(self.released, |batch| log_id(&batch.entry))
+    }
+
+    /// Where the next batch begins.
+    pub(crate) fn end(&self) -> Offset {
+        self.batches.back().map_or(self.released_end, |batch| batch.end)
+    }
+
+    /// Adds the next batch, `length` log bytes long; returns where it begins.
+    ///
+    /// # Panics
+    /// If it does not follow the last one: raft-rs and this store would disagree about the log.
+    pub(crate) fn push(&mut self, entry: Entry, length: Length) -> Offset {
+        let (id, last, begin) = (log_id(&entry), self.last(), self.end());
+        assert_eq!(id.index, last.index.next(), "batches are contiguous");
+        assert!(id.term >= last.term, "terms never sink");
+        if self.terms.last().is_none_or(|(_, term)| *term < id.term) {
+            self.terms.push((id.index, id.term));
+        }
+        self.batches.push_back(StoredBatch { entry, end: begin + length });
+        begin
+    }
+
+    /// Where the batch ends; `None` for one that is not in memory.
+    pub(crate) fn end_of(&self, index: Index) -> Option<Offset> {
+        if index == self.released.index {
+            return Some(self.released_end);
+        }
+        self.batch(index).map(|batch| batch.end)
+    }
+
+    /// Lets go of the content up to `index`, which is applied.
+    pub(crate) fn release(&mut self, index: Index) {
+        while let Some(batch) = self.batches.front() {
+            let id = log_id(&batch.entry);
+            if id.index > index {
+                break;
+            }
+            (self.released, self.released_end) = (id, batch.end);
+            self.batches.pop_front();
+        }
+    }
+
+    pub(crate) fn term_of(&self, index: Index) -> Option<Term> {
+        if index == self.before_first.index {
+            return Some(self.before_first.term);
+        }
+        if index < self.before_first.index || index > self.last().index {
+            return None;
+        }
+        let run = self.terms.partition_point(|(first, _)| *first <= index);
+        Some(run.checked_sub(1).map_or(self.before_first.term, |run| self.terms[run].1))
+    }
+
+    fn batch(&self, index: Index) -> Option<&StoredBatch> {
+        let at = index.get().checked_sub(self.released.index.get() + 1)?;
+        self.batches.get(usize::try_from(at).ok()?)
+    }
+}
+
+impl raft::Storage for LogStore {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(self.initial.clone())
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _context: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        assert!(high <= self.last().index.get() + 1, "raft-rs asks for what exists");
+        if low <= self.released.index.get() {
+            return Err(StorageError::Compacted.into());
+        }
+        // The size that counts is that of the log, not of the references (S17).
+        let (max, mut taken) = (max_size.into().unwrap_or(u64::MAX), 0);
+        let mut entries = Vec::new();
+        for index in low..high {
+            let batch = self.batch(Index::new(index)).expect("every index above the released one is stored");
+            let begin = self.end_of(Index::new(index - 1)).expect("so is the one before");
+            taken += (batch.end - begin).get();
+            if taken > max && !entries.is_empty() {
+                break;
+            }
+            entries.push(batch.entry.clone());
+        }
+        Ok(entries)
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        match self.term_of(Index::new(index)) {
+            Some(term) => Ok(u64::from(term.get())),
+            None if index < self.before_first.index.get() => Err(StorageError::Compacted.into()),
+            None => Err(StorageError::Unavailable.into()),
+        }
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.before_first.index.get() + 1)
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last().index.get())
+    }
+
+    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+    }
+}
+
+/// # Panics
+/// If the term does not fit the 32 bits it has on disk: four billion elections are a broken node.
+pub(crate) fn log_id(entry: &Entry) -> LogId {
+    LogId { term: term(entry.term), index: Index::new(entry.index) }
+}
+
+/// # Panics
+/// As [`log_id`].
+pub(crate) fn term(raw: u64) -> Term {
+    Term::new(u32::try_from(raw).expect("terms fit 32 bits"))
+}

@@ -1,0 +1,56 @@
+//! Effects: what the shell around [`Consensus`](crate::Consensus) has to do after a turn, in the order of the fields.
+//!
+//! Never:  does any of it.
+
+use loglog_proto::error::Refusal;
+use loglog_proto::response::Appended;
+use loglog_proto::{Index, Offset};
+use loglog_storage::{Mark, MetaState};
+
+use crate::write_queue::WriteGroup;
+
+/// What a turn asks for. `T` says where an answer goes.
+#[derive(Debug)]
+pub struct Effects<T> {
+    /// Term, vote or membership changed: to be durable before anything below is done (S14).
+    pub save: Option<Box<MetaState>>,
+    /// For the segment writer, in order.
+    pub groups: Vec<WriteGroup>,
+    /// How far the log is now committed, if it grew (S16).
+    pub committed: Option<Committed>,
+    /// The new mark, to be saved when convenient.
+    pub mark: Option<Mark>,
+    /// What clients wait for.
+    pub answers: Vec<(T, Answer)>,
+}
+
+/// How far the log is committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// The last committed batch.
+    pub index: Index,
+    /// Where it ends.
+    pub offset: Offset,
+}
+
+/// What a client gets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The entry is committed.
+    Appended(Appended),
+    /// Where the log starts and ends, no older than the question.
+    End {
+        /// First byte kept.
+        start: Offset,
+        /// Next byte to be committed.
+        end: Offset,
+    },
+    /// Not done.
+    Refused(Refusal),
+}
+
+impl<T> Default for Effects<T> {
+    fn default() -> Self {
+        Self { save: None, groups: Vec::new(), committed: None, mark: None, answers: Vec::new() }
+    }
+}

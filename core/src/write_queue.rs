@@ -1,0 +1,188 @@
+//! Write queue: group commit, and which of raft-rs' `Ready`s have reached the disk.
+//!
+//! ```text
+//!     Ready ─► batches ─► waiting ─► one write group at a time ─► synced ─► Ready persisted
+//! ```
+//!
+//! Owns:   the batches between raft-rs and the segment writer, and the order in which they become durable.
+//! Keeps:  a `Ready` counts as persisted when every batch that any `Ready` up to it brought is synced (S15).
+//! Never:  holds more groups with the writer than it was told.
+
+use std::collections::VecDeque;
+
+use loglog_proto::{Index, Length, LogId, Offset};
+use loglog_storage::NewBatch;
+
+/// What the segment writer does next: one write and one sync for each segment it touches.
+#[derive(Debug)]
+pub struct WriteGroup {
+    /// Goes up by one with each group.
+    pub number: u64,
+    /// In the log's order.
+    pub batches: Vec<NewBatch>,
+}
+
+/// What has become durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Durable {
+    /// The last batch.
+    pub last: LogId,
+    /// Where it ends.
+    pub end: Offset,
+}
+
+/// The queue.
+#[derive(Debug)]
+pub(crate) struct WriteQueue {
+    groups_max: usize,
+    group_bytes: Length,
+    waiting: VecDeque<(NewBatch, Durable)>,
+    /// Number, and what is durable once it is synced.
+    writing: VecDeque<(u64, Durable)>,
+    readies: VecDeque<(u64, Index)>,
+    durable: Durable,
+    queued: Index,
+    next_group: u64,
+}
+
+impl WriteQueue {
+    /// `durable` is what recovery synced; at most `groups_max` groups are with the writer, closed before they pass `group_bytes`.
+    pub(crate) fn new(durable: Durable, groups_max: usize, group_bytes: Length) -> Self {
+        assert!(groups_max > 0, "a writer that may hold nothing writes nothing");
+        Self {
+            groups_max,
+            group_bytes,
+            waiting: VecDeque::new(),
+            writing: VecDeque::new(),
+            readies: VecDeque::new(),
+            durable,
+            queued: durable.last.index,
+            next_group: 1,
+        }
+    }
+
+    /// Adds a batch that ends at `end`.
+    pub(crate) fn push(&mut self, batch: NewBatch, end: Offset) {
+        assert_eq!(batch.log_id.index, self.queued.next(), "batches are queued in order");
+        self.queued = batch.log_id.index;
+        let durable = Durable { last: batch.log_id, end };
+        self.waiting.push_back((batch, durable));
+    }
+
+    /// The `Ready` with this number brought everything queued since the one before it.
+    pub(crate) fn ready(&mut self, number: u64) {
+        self.readies.push_back((number, self.queued));
+    }
+
+    /// Whether the writer would take a group now.
+    pub(crate) fn has_room(&self) -> bool {
+        self.writing.len() < self.groups_max
+    }
+
+    /// The next group, if the writer has room and something waits.
+    pub(crate) fn next_group(&mut self) -> Option<WriteGroup> {
+        if !self.has_room() || self.waiting.is_empty() {
+            return None;
+        }
+        let (mut batches, mut bytes, mut durable) = (Vec::new(), Length::ZERO, self.durable);
+        while let Some((batch, then)) = self.waiting.front() {
+            bytes += then.end - batch.offset;
+            if bytes > self.group_bytes && !batches.is_empty() {
+                break;
+            }
+            durable = *then;
+            batches.extend(self.waiting.pop_front().map(|(batch, _)| batch));
+        }
+        let number = self.next_group;
+        self.next_group += 1;
+        self.writing.push_back((number, durable));
+        Some(WriteGroup { number, batches })
+    }
+
+    /// The writer has synced the group with this number.
+    ///
+    /// # Panics
+    /// If it is not the oldest one with the writer: a message of another generation came through (S13).
+    pub(crate) fn synced(&mut self, number: u64) {
+        let (oldest, durable) = self.writing.pop_front().expect("the writer syncs what it was given");
+        assert_eq!(oldest, number, "groups are synced in order");
+        self.durable = durable;
+    }
+
+    /// The newest `Ready` that has become persisted since the last call.
+    pub(crate) fn persisted(&mut self) -> Option<u64> {
+        let mut newest = None;
+        while let Some(&(number, needs)) = self.readies.front()
+            && needs <= self.durable.last.index
+        {
+            newest = Some(number);
+            self.readies.pop_front();
+        }
+        newest
+    }
+
+    /// What is synced here.
+    pub(crate) const fn durable(&self) -> Durable {
+        self.durable
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use loglog_proto::Term;
+
+    fn durable(index: u64, end: u64) -> Durable {
+        Durable { last: LogId { term: Term::new(1), index: Index::new(index) }, end: Offset::new(end) }
+    }
+
+    fn push(queue: &mut WriteQueue, index: u64) {
+        let log_id = LogId { term: Term::new(1), index: Index::new(index) };
+        let offset = Offset::new((index - 2) * 100);
+        queue.push(NewBatch { log_id, offset, entries: Vec::new() }, offset + Length::new(100));
+    }
+
+    fn queue() -> WriteQueue {
+        WriteQueue::new(durable(1, 0), 1, Length::new(250))
+    }
+
+    #[test]
+    fn what_gathers_during_a_sync_goes_into_one_group() {
+        let mut queue = queue();
+        push(&mut queue, 2);
+        assert_eq!(queue.next_group().unwrap().batches.len(), 1);
+        for index in 3..8 {
+            push(&mut queue, index);
+        }
+        assert!(queue.next_group().is_none());
+        queue.synced(1);
+        let group = queue.next_group().unwrap();
+        assert_eq!((group.number, group.batches.len()), (2, 2));
+        queue.synced(2);
+        assert_eq!(queue.durable(), durable(4, 300));
+    }
+
+    #[test]
+    fn s15_a_ready_without_batches_waits_for_the_earlier_ones() {
+        let mut queue = queue();
+        queue.ready(1);
+        assert_eq!(queue.persisted(), Some(1));
+        push(&mut queue, 2);
+        queue.ready(2);
+        queue.ready(3);
+        assert_eq!(queue.persisted(), None);
+        let group = queue.next_group().unwrap();
+        assert_eq!(queue.persisted(), None);
+        queue.synced(group.number);
+        assert_eq!(queue.persisted(), Some(3));
+    }
+
+    #[test]
+    #[should_panic(expected = "in order")]
+    fn s13_a_sync_of_another_life_is_no_sync() {
+        let mut queue = queue();
+        push(&mut queue, 2);
+        let group = queue.next_group().unwrap();
+        queue.synced(group.number + 1);
+    }
+}

@@ -1,0 +1,124 @@
+//! `loglogd`: one node of LogLog as a process.
+//!
+//! Owns:   what a process has and a library has not: flags, signals, the exit code.
+//! Never:  holds logic of the node.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use loglog::config::{DaemonArgs, NodeConfig};
+use loglog::logging::Logging;
+use loglog_actors::{Node, NodeOptions};
+use slog::{Logger, error, info, warn};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// The configuration cannot be used.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let args = DaemonArgs::parse();
+    let effective = match args.load() {
+        Ok(effective) => effective,
+        Err(error) => {
+            eprintln!("loglogd: {error}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    if args.print_config {
+        print!("{}", effective.to_toml());
+        return ExitCode::SUCCESS;
+    }
+    let logging = Logging::start(effective.config.log.format, &effective.config.log.level);
+    let log = logging.logger().clone();
+    if let Err(error) = logging.capture_dependencies() {
+        warn!(log, "records of dependencies are not shown"; "error" => %error);
+    }
+    info!(log, "configured"; "values" => effective.summary());
+    let result = actix_rt::System::new().block_on(run(&args, &effective.config, &logging));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(reason) => {
+            error!(log, "loglogd ends"; "error" => &reason);
+            drop(logging);
+            eprintln!("loglogd: {reason}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: &DaemonArgs, config: &NodeConfig, logging: &Logging) -> Result<(), String> {
+    let log = logging.logger();
+    // Before anything else: a signal that comes while the log is recovered must not kill the process half-way.
+    let stop = stop_signal(log.clone()).map_err(|error| format!("cannot listen to signals: {error}"))?;
+    let node = Node::start(options(config), log.clone()).await.map_err(|error| error.to_string())?;
+    let identity = node.identity();
+    info!(log, "serving"; "clients" => %node.address(), "data" => %config.data.dir.display(),
+        "cluster" => %identity.cluster, "node" => identity.node.get(), "version" => env!("CARGO_PKG_VERSION"));
+    info!(
+        log,
+        "durability: an append is acknowledged after its bytes are synced to this node's disk; \
+        a single node has no copy elsewhere"
+    );
+    let node = node.serve(stop);
+    tokio::select! {
+        result = node => result.map_err(|error| error.to_string()),
+        never = reload_levels(args, logging) => match never {},
+    }
+}
+
+/// Done when the process is asked to stop.
+fn stop_signal(log: Logger) -> std::io::Result<impl Future<Output = ()>> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        info!(log, "asked to stop"; "signal" => name);
+    })
+}
+
+/// Reads the log level anew at each SIGHUP.
+async fn reload_levels(args: &DaemonArgs, logging: &Logging) -> std::convert::Infallible {
+    let log = logging.logger();
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => {
+            warn!(log, "SIGHUP will not change the log level"; "error" => %error);
+            return std::future::pending().await;
+        }
+    };
+    loop {
+        hangup.recv().await;
+        match args.load() {
+            Ok(effective) => {
+                let level = effective.config.log.level;
+                logging.level().set(level.general());
+                info!(log, "log level reloaded"; "log.level" => %level);
+            }
+            Err(error) => {
+                warn!(log, "the configuration cannot be read, the log level stays"; "error" => %error)
+            }
+        }
+    }
+}
+
+fn options(config: &NodeConfig) -> NodeOptions {
+    let bytes = |length: loglog_proto::Length| length.as_usize();
+    NodeOptions {
+        data_dir: config.data.dir.clone(),
+        cluster: config.cluster.id,
+        node: config.node.id,
+        listen_client: config.listen.client,
+        listen_peer: config.listen.peer,
+        segment_bytes_max: config.segment.bytes_max,
+        upload_bytes_max: bytes(config.upload.bytes_max),
+        connection_bytes_max: u32::try_from(config.connection.bytes_max.get()).unwrap_or(u32::MAX),
+        connections_max: u64::from(config.connection.max),
+        free_min: config.data.free_min.get(),
+        accept_loss: config.data.accept_loss,
+        tick: config.raft.tick,
+        are_faults_allowed: config.debug.faults,
+        version: env!("CARGO_PKG_VERSION"),
+    }
+}

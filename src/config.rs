@@ -1,0 +1,206 @@
+//! Configuration of a node: what can be set, where it is set, and what holds in the end.
+//!
+//! ```text
+//!     defaults  ◄  file (--config)  ◄  environment (LOGLOGD_DATA__DIR)  ◄  flags (--set data.dir=…)
+//! ```
+//!
+//! The right one wins. Every layer is checked on its own, so that a mistake is found even where a later layer covers it.
+//!
+//! Owns:   [`NodeConfig`], its keys and their defaults; reading of the layers; the words for mistakes in them.
+//! Keeps:  a key or unit that nobody knows is an error; `configs/default.toml` says exactly what the defaults are.
+//! Never:  opens anything but the configuration file.
+
+mod args;
+mod error;
+mod keys;
+mod layers;
+mod nearest;
+mod value;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use loglog_proto::{ClusterId, Length, NodeId};
+
+use crate::logging::{LevelSpec, LogFormat};
+
+pub use args::DaemonArgs;
+pub use error::{ConfigError, Layer};
+pub use layers::{Effective, Sources};
+
+/// Everything that can be set on a node. A field's key is its path: `data.dir` is [`DataConfig::dir`].
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct NodeConfig {
+    /// The log this node is part of.
+    pub cluster: ClusterConfig,
+    /// This node.
+    pub node: IdentityConfig,
+    /// Where data lies.
+    pub data: DataConfig,
+    /// Where the node listens.
+    pub listen: ListenConfig,
+    /// Files of the log.
+    pub segment: SegmentConfig,
+    /// Payloads on their way.
+    pub upload: UploadConfig,
+    /// Clients' connections.
+    pub connection: ConnectionConfig,
+    /// What is logged, and how.
+    pub log: LogConfig,
+    /// Consensus.
+    pub raft: RaftConfig,
+    /// For tests.
+    pub debug: DebugConfig,
+}
+
+/// `cluster.*`
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct ClusterConfig {
+    /// Whose log it must be. `None`: whatever the directory says, a new one for a new directory.
+    pub id: Option<ClusterId>,
+    /// The members a new cluster begins with. Empty: this node alone.
+    pub nodes: Vec<NodeAddress>,
+}
+
+/// One element of `cluster.nodes`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeAddress {
+    /// The member.
+    pub id: NodeId,
+    /// `host:port` where other nodes reach it.
+    pub peer: String,
+    /// `host:port` where clients reach it.
+    pub client: String,
+}
+
+/// `node.*`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdentityConfig {
+    /// This node's place in its cluster.
+    pub id: NodeId,
+}
+
+/// `data.*`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DataConfig {
+    /// The directory of segments and meta; relative to where the daemon was started.
+    pub dir: PathBuf,
+    /// With less free disk space, appends get `DiskFull` while reads go on.
+    pub free_min: Length,
+    /// Whether a single node whose log is corrupt may cut the corrupt part and all behind it (S10).
+    pub accept_loss: bool,
+}
+
+/// `listen.*`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenConfig {
+    /// For clients.
+    pub client: SocketAddr,
+    /// For other nodes; not served yet.
+    pub peer: SocketAddr,
+    /// For administrators; not served yet.
+    pub admin: SocketAddr,
+}
+
+/// `segment.*`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentConfig {
+    /// A segment closes after the batch that passes this size.
+    pub bytes_max: Length,
+}
+
+/// `upload.*`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UploadConfig {
+    /// Payload bytes that wait for their place, of all clients together.
+    pub bytes_max: Length,
+}
+
+/// `connection.*`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionConfig {
+    /// Payload bytes in flight on one connection.
+    pub bytes_max: Length,
+    /// Connections at a time.
+    pub max: u32,
+}
+
+/// `log.*`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// What is logged at the start; changeable at run time.
+    pub level: LevelSpec,
+    /// How it looks.
+    pub format: LogFormat,
+}
+
+/// `raft.*`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RaftConfig {
+    /// Consensus's unit of time: a heartbeat is some of them, an election timeout more.
+    pub tick: Duration,
+}
+
+/// `debug.*`
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct DebugConfig {
+    /// Whether clients may inject faults.
+    pub faults: bool,
+}
+
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+impl Default for IdentityConfig {
+    fn default() -> Self {
+        Self { id: NodeId::new(1).expect("one is not zero") }
+    }
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self { dir: "./loglog-data".into(), free_min: Length::new(128 << 20), accept_loss: false }
+    }
+}
+
+impl Default for ListenConfig {
+    fn default() -> Self {
+        Self { client: loopback(19194), peer: loopback(19195), admin: loopback(19196) }
+    }
+}
+
+impl Default for SegmentConfig {
+    fn default() -> Self {
+        Self { bytes_max: Length::new(64 << 20) }
+    }
+}
+
+impl Default for UploadConfig {
+    fn default() -> Self {
+        Self { bytes_max: Length::new(128 << 20) }
+    }
+}
+
+impl Default for ConnectionConfig {
+    fn default() -> Self {
+        Self { bytes_max: Length::new(32 << 20), max: 10_000 }
+    }
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: LevelSpec::info(), format: LogFormat::Auto }
+    }
+}
+
+impl Default for RaftConfig {
+    fn default() -> Self {
+        Self { tick: Duration::from_millis(100) }
+    }
+}
+
+#[cfg(test)]
+#[path = "config/config_test.rs"]
+mod tests;

@@ -1,0 +1,150 @@
+//! Every key: how its value is read and how it is shown.
+//!
+//! Owns:   the one table that reading, printing, suggestions and `configs/default.toml`'s test all go by.
+//! Keeps:  a bound on every number.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use config::Value;
+use loglog_proto::limits::PAYLOAD_BYTES_MAX;
+
+use super::value::{self, Problem, quoted};
+use super::{NodeAddress, NodeConfig};
+use crate::logging::{FormatError, LevelError};
+use crate::units::{format_bytes, format_duration};
+
+/// One key of the configuration.
+pub(super) struct Key {
+    /// Section and name, dotted.
+    pub(super) name: &'static str,
+    /// Reads a value into its field.
+    pub(super) set: fn(&mut NodeConfig, &Value) -> Result<(), Problem>,
+    /// The field as a TOML value.
+    pub(super) show: fn(&NodeConfig) -> String,
+}
+
+/// Below this a segment would hardly hold one batch; recovery and rolling would be all the work.
+const SEGMENT_BYTES: RangeInclusive<u64> = 64 << 10..=1 << 30;
+/// Any buffer must hold the largest payload, or that payload could never be appended.
+const BUFFER_BYTES: RangeInclusive<u64> = PAYLOAD_BYTES_MAX as u64 + 1..=1 << 40;
+const FREE_BYTES: RangeInclusive<u64> = 0..=1 << 50;
+const TICK: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(10);
+
+/// All of them, in the order in which they are printed.
+pub(super) const KEYS: &[Key] = &[
+    Key {
+        name: "cluster.id",
+        set: |to, from| {
+            let text = value::text(from)?.trim();
+            to.cluster.id = if text.is_empty() {
+                None
+            } else {
+                Some(text.parse().map_err(|_| "expected 1 to 16 hex digits, or \"\" for any".to_owned())?)
+            };
+            Ok(())
+        },
+        show: |of| quoted(&of.cluster.id.map(|id| id.to_string()).unwrap_or_default()),
+    },
+    Key {
+        name: "cluster.nodes",
+        set: |to, from| value::nodes(from).map(|value| to.cluster.nodes = value),
+        show: |of| format!("[{}]", of.cluster.nodes.iter().map(show_node).collect::<Vec<_>>().join(", ")),
+    },
+    Key {
+        name: "node.id",
+        set: |to, from| value::node_id(from).map(|value| to.node.id = value),
+        show: |of| of.node.id.to_string(),
+    },
+    Key {
+        name: "data.dir",
+        set: |to, from| {
+            let dir = value::text(from)?;
+            if dir.is_empty() {
+                return Err("expected the path of a directory".to_owned());
+            }
+            to.data.dir = dir.into();
+            Ok(())
+        },
+        show: |of| quoted(&of.data.dir.to_string_lossy()),
+    },
+    Key {
+        name: "data.free_min",
+        set: |to, from| value::bytes(from, FREE_BYTES).map(|value| to.data.free_min = value),
+        show: |of| quoted(&format_bytes(of.data.free_min.get())),
+    },
+    Key {
+        name: "data.accept_loss",
+        set: |to, from| value::switch(from).map(|value| to.data.accept_loss = value),
+        show: |of| of.data.accept_loss.to_string(),
+    },
+    Key {
+        name: "listen.client",
+        set: |to, from| value::listen_address(from).map(|value| to.listen.client = value),
+        show: |of| quoted(&of.listen.client.to_string()),
+    },
+    Key {
+        name: "listen.peer",
+        set: |to, from| value::listen_address(from).map(|value| to.listen.peer = value),
+        show: |of| quoted(&of.listen.peer.to_string()),
+    },
+    Key {
+        name: "listen.admin",
+        set: |to, from| value::listen_address(from).map(|value| to.listen.admin = value),
+        show: |of| quoted(&of.listen.admin.to_string()),
+    },
+    Key {
+        name: "segment.bytes_max",
+        set: |to, from| value::bytes(from, SEGMENT_BYTES).map(|value| to.segment.bytes_max = value),
+        show: |of| quoted(&format_bytes(of.segment.bytes_max.get())),
+    },
+    Key {
+        name: "upload.bytes_max",
+        set: |to, from| value::bytes(from, BUFFER_BYTES).map(|value| to.upload.bytes_max = value),
+        show: |of| quoted(&format_bytes(of.upload.bytes_max.get())),
+    },
+    Key {
+        name: "connection.bytes_max",
+        set: |to, from| value::bytes(from, BUFFER_BYTES).map(|value| to.connection.bytes_max = value),
+        show: |of| quoted(&format_bytes(of.connection.bytes_max.get())),
+    },
+    Key {
+        name: "connection.max",
+        set: |to, from| value::whole(from, 1..=1_000_000).map(|value| to.connection.max = value),
+        show: |of| of.connection.max.to_string(),
+    },
+    Key {
+        name: "log.level",
+        set: |to, from| {
+            value::text(from)?
+                .parse()
+                .map_err(|error: LevelError| error.to_string())
+                .map(|value| to.log.level = value)
+        },
+        show: |of| quoted(&of.log.level.to_string()),
+    },
+    Key {
+        name: "log.format",
+        set: |to, from| {
+            value::text(from)?
+                .parse()
+                .map_err(|error: FormatError| error.to_string())
+                .map(|value| to.log.format = value)
+        },
+        show: |of| quoted(of.log.format.name()),
+    },
+    Key {
+        name: "raft.tick",
+        set: |to, from| value::duration(from, TICK).map(|value| to.raft.tick = value),
+        show: |of| quoted(&format_duration(of.raft.tick)),
+    },
+    Key {
+        name: "debug.faults",
+        set: |to, from| value::switch(from).map(|value| to.debug.faults = value),
+        show: |of| of.debug.faults.to_string(),
+    },
+];
+
+fn show_node(node: &NodeAddress) -> String {
+    format!("{{ id = {}, peer = {}, client = {} }}", node.id, quoted(&node.peer), quoted(&node.client))
+}

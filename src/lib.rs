@@ -1,0 +1,5 @@
+//! LogLog as a library.
+
+pub mod config;
+pub mod logging;
+pub mod units;

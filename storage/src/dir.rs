@@ -1,0 +1,227 @@
+//! The data directory: locked, formed, opened.
+//!
+//! Owns:   the lock; the way from a directory to a running log.
+//! Keeps:  one owner at a time (S7); a directory is formed wholly or not at all.
+//! Never:  touches a foreign file, or another cluster's.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use loglog_proto::entry::Kind;
+use loglog_proto::limits::WRITE_GROUP_BYTES_MAX;
+use loglog_proto::{ClusterId, Length, LogId, Offset, Sequence, WriterId};
+
+use crate::error::{IoFailure, Meant};
+use crate::keeper::SegmentKeeper;
+use crate::meta::{Mark, Meta, MetaError, MetaState};
+use crate::names;
+use crate::reader::LogReader;
+use crate::recovery::{self, OpenError, RecoveryReport};
+use crate::vfs::{DirLockGuard, Vfs};
+use crate::writer::LogWriter;
+
+/// A data directory that is ours until this is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    vfs: Arc<dyn Vfs>,
+    path: PathBuf,
+    _lock: Box<dyn DirLockGuard>,
+}
+
+/// Why a directory is not ours.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process, or another node in this one, has it.
+    #[error("{} is in use by another node", path.display())]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It cannot be written.
+    #[error("{} cannot be written ({source}); a node needs its data directory to write", path.display())]
+    ReadOnly {
+        /// The directory.
+        path: PathBuf,
+        /// What the operating system says.
+        source: io::Error,
+    },
+    /// Anything else.
+    #[error(transparent)]
+    Io(#[from] IoFailure),
+}
+
+/// Why a directory was not formed.
+#[derive(Debug, thiserror::Error)]
+pub enum FormError {
+    /// It is, already.
+    #[error("{} holds a log already", path.display())]
+    Formed {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It holds segments without a `meta`: something was lost or mixed up.
+    #[error("{} holds {segment} but no meta; it is no new directory", path.display())]
+    Segments {
+        /// The directory.
+        path: PathBuf,
+        /// One of the segments.
+        segment: String,
+    },
+    /// `meta` was not written.
+    #[error(transparent)]
+    Meta(#[from] MetaError),
+    /// A call failed.
+    #[error(transparent)]
+    Io(#[from] IoFailure),
+}
+
+/// How to open a directory.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenOptions {
+    /// Refuse a directory of another cluster.
+    pub cluster: Option<ClusterId>,
+    /// Cut a corrupt log at its first damaged batch instead of refusing it; what is cut is kept aside.
+    pub accept_loss: bool,
+}
+
+/// A directory brought back to life.
+#[derive(Debug)]
+pub struct Recovered {
+    /// Term, vote, membership, start, mark.
+    pub meta: Meta,
+    /// Adds to the log.
+    pub writer: LogWriter,
+    /// Prepares and removes segments.
+    pub keeper: SegmentKeeper,
+    /// Reads the log.
+    pub reader: LogReader,
+    /// Every batch above the mark, all rewritten and synced (S8).
+    pub tail: Vec<RecoveredBatch>,
+    /// Control batches at or below the mark that the scan met on its way: at least all those of the last segment.
+    /// Needed to know the segment limit (S35): `meta` may take a new limit over only once a segment that begins behind
+    /// the change is at or below the mark; until then it is found here or in `tail`.
+    pub controls: Vec<RecoveredBatch>,
+    /// The last batch in the log; in an empty one the batch before its start.
+    pub last: LogId,
+    /// Behind the last batch.
+    pub end: Offset,
+    /// What recovery found and did.
+    pub report: RecoveryReport,
+}
+
+/// A batch that recovery found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredBatch {
+    /// Term and index.
+    pub log_id: LogId,
+    /// Where it begins.
+    pub offset: Offset,
+    /// Where it ends.
+    pub end: Offset,
+    /// Its entries.
+    pub entries: Vec<RecoveredEntry>,
+}
+
+/// An entry that recovery found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecoveredEntry {
+    /// What it is for.
+    pub kind: Kind,
+    /// Who appended it.
+    pub writer: WriterId,
+    /// The writer's number for it.
+    pub sequence: Sequence,
+    /// Where it begins.
+    pub offset: Offset,
+    /// Bytes of its content.
+    pub payload_len: u32,
+    /// CRC-32C of its content.
+    pub payload_crc: u32,
+    /// Its content; empty for data, which stays on the disk.
+    pub payload: Bytes,
+}
+
+impl DataDir {
+    /// Takes the directory, which is created where it is missing, for this owner alone.
+    ///
+    /// # Errors
+    /// [`LockError`].
+    pub fn lock(vfs: Arc<dyn Vfs>, path: &Path) -> Result<Self, LockError> {
+        let refused = |what: &'static str| {
+            move |source: io::Error| match source.kind() {
+                io::ErrorKind::WouldBlock => LockError::Busy { path: path.to_owned() },
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                    LockError::ReadOnly { path: path.to_owned(), source }
+                }
+                _ => LockError::Io(IoFailure { what, path: path.to_owned(), source }),
+            }
+        };
+        vfs.create_dir_all(path).map_err(refused("create"))?;
+        let lock = vfs.try_lock_dir(path).map_err(refused("lock"))?;
+        Ok(Self { vfs, path: path.to_owned(), _lock: lock })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn vfs(&self) -> &Arc<dyn Vfs> {
+        &self.vfs
+    }
+
+    /// Whether it holds a log.
+    ///
+    /// # Errors
+    /// Those of looking.
+    pub fn is_formed(&self) -> Result<bool, IoFailure> {
+        let meta = self.path.join(names::META);
+        self.vfs.exists(&meta).meant("look for", &meta)
+    }
+
+    /// Makes it hold a log, beginning at `state.start`; the mark stands before it. On return that is durable.
+    ///
+    /// # Errors
+    /// [`FormError`].
+    pub fn form(&self, state: &MetaState) -> Result<(), FormError> {
+        if self.is_formed()? {
+            return Err(FormError::Formed { path: self.path.clone() });
+        }
+        for name in self.vfs.list(&self.path).meant("list", &self.path)? {
+            if let names::Name::Segment(base) = names::Name::of(&name) {
+                return Err(FormError::Segments { path: self.path.clone(), segment: names::segment(base) });
+            }
+        }
+        Ok(Meta::form(&*self.vfs, &self.path, state)?)
+    }
+
+    /// Brings the log back to life: reads, checks, cuts a torn tail, rewrites and syncs what it keeps above the mark
+    /// (S8 to S11). May be called again for the next generation, once the threads of the last one have ended (S13);
+    /// readers of the last one go on.
+    ///
+    /// # Errors
+    /// [`OpenError`]. Nothing is lost by an attempt that failed.
+    pub fn open(&self, options: OpenOptions) -> Result<Recovered, OpenError> {
+        self.open_with(options, WRITE_GROUP_BYTES_MAX)
+    }
+
+    /// [`DataDir::open`] with a G of a test's own.
+    pub(crate) fn open_with(
+        &self,
+        options: OpenOptions,
+        group_bytes_max: Length,
+    ) -> Result<Recovered, OpenError> {
+        recovery::open(Arc::clone(&self.vfs), &self.path, options, group_bytes_max)
+    }
+}
+
+impl RecoveredBatch {
+    /// It as a mark.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark { index: self.log_id.index, offset: self.end }
+    }
+}

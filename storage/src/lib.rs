@@ -1,0 +1,39 @@
+//! LogLog's log on disk: segments, meta, recovery, truncation, trim.
+//!
+//!     DataDir ── lock, form, open ──► Recovered
+//!                                      ├─ Meta            term, vote, identity, membership, start; the mark
+//!                                      ├─ LogWriter       one write and one sync per group; rolls; truncates
+//!                                      ├─ SegmentKeeper   prepares the next segment; unlinks trimmed ones
+//!                                      └─ LogReader       bytes by offset, entries by scan; cloned at will
+//!
+//! Owns:   every byte in the data directory. `docs/format.md` describes them.
+//! Keeps:  what was reported durable is there after any crash, at its offset, once, with its bytes.
+//! Never:  knows Raft's roles, actors or clients; learns what is committed beyond the mark and a floor.
+
+pub mod dir;
+pub mod error;
+mod frame;
+mod install;
+pub mod keeper;
+mod limits;
+pub mod meta;
+mod names;
+pub mod reader;
+pub mod recovery;
+mod scan;
+mod shared;
+mod spare;
+pub mod vfs;
+pub mod writer;
+
+pub use dir::{DataDir, FormError, LockError, OpenOptions, Recovered, RecoveredBatch, RecoveredEntry};
+pub use error::IoFailure;
+pub use keeper::{KeeperError, Prepared, SegmentKeeper, TrimReport};
+pub use meta::{LogStart, Mark, Member, Membership, Meta, MetaError, MetaState};
+pub use reader::{Located, LogReader, ReadError, ScanError, SegmentInfo};
+pub use recovery::{Loss, OpenError, RecoveryReport};
+pub use vfs::{OsVfs, Vfs, VfsFile};
+pub use writer::{Durable, LogWriter, NewBatch, NewEntry, WriteError};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,438 @@
+//! `meta`: the little that a node must not forget beside the log itself.
+//!
+//!     save ──► the slot not chosen ──► sync ──► chosen         (term, vote, identity, membership, start)
+//!     save_mark ──► its own page, no sync                      (the mark: the saved commit)
+//!
+//! Owns:   the file `meta`.
+//! Keeps:  one valid slot on the disk at any moment, one mark page too; term, start and mark never sink; a vote is
+//!         never changed within its term.
+//! Never:  writes a slot without a sync, or again after a failure (S2, S6).
+
+mod format;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use loglog_proto::{ClusterId, Incarnation, Index, Length, NodeId, Offset, RaftId, Term};
+
+use self::format::{MARKS_AT, META_BYTES, MarkPage, PAGE, SLOT, Slot};
+use crate::error::{IoFailure, Meant};
+use crate::names;
+use crate::shared::Shared;
+use crate::vfs::{OpenMode, Vfs, VfsFile, read_full_at};
+
+/// One node of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Node id and incarnation.
+    pub id: RaftId,
+    /// Where its peers reach it.
+    pub peer_address: String,
+    /// Where clients reach it.
+    pub client_address: String,
+}
+
+/// Who belongs to the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// Index of the configuration change that made it; 1 at genesis.
+    pub index: Index,
+    /// Those who count for the quorum.
+    pub voters: Vec<Member>,
+    /// Those who only follow.
+    pub learners: Vec<Member>,
+}
+
+/// Where the log begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogStart {
+    /// First byte kept.
+    pub offset: Offset,
+    /// First index kept.
+    pub index: Index,
+    /// Term of the index before it.
+    pub previous_term: Term,
+}
+
+impl LogStart {
+    /// Where the log of a new cluster begins: genesis is index 1 of term 1, held by no entry.
+    pub const GENESIS: Self =
+        Self { offset: Offset::ZERO, index: Index::new(2), previous_term: Term::new(1) };
+
+    /// The batch before the first one kept, as a mark.
+    #[must_use]
+    pub const fn mark(self) -> Mark {
+        Mark { index: self.index.previous(), offset: self.offset }
+    }
+}
+
+/// What a slot holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MetaState {
+    /// Whose log it is.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// This life of this directory.
+    pub incarnation: Incarnation,
+    /// Raft's current term.
+    pub term: Term,
+    /// For whom this node voted in `term`.
+    pub vote: Option<RaftId>,
+    /// The last configuration applied.
+    pub membership: Membership,
+    /// Where the log begins.
+    pub start: LogStart,
+    /// A segment closes after the batch that brings its entries to this many bytes. Where the log holds a change of it
+    /// behind the base of the last segment, see [`crate::Recovered::controls`].
+    pub segment_bytes_max: Length,
+}
+
+/// The saved commit: everything up to it is committed, and synced on this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark {
+    /// Index of a batch; 1 at genesis.
+    pub index: Index,
+    /// Its end offset; 0 at genesis.
+    pub offset: Offset,
+}
+
+/// Why `meta` was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum MetaError {
+    /// The members' addresses do not fit. Nothing was written.
+    #[error("membership does not fit into the {max} bytes that meta has for it")]
+    TooLarge {
+        /// Bytes of a slot.
+        max: usize,
+    },
+    /// A write or sync failed. Final (S2).
+    #[error(transparent)]
+    Failed(#[from] IoFailure),
+    /// An earlier write or sync had failed.
+    #[error("meta is closed since an earlier failure: {reason}")]
+    Poisoned {
+        /// The first failure.
+        reason: String,
+    },
+}
+
+/// Why `meta` could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MetaOpenError {
+    #[error(transparent)]
+    Io(#[from] IoFailure),
+    /// Neither slot, or neither mark, is valid.
+    #[error("{detail}")]
+    Corrupt { path: PathBuf, offset: u64, detail: String },
+}
+
+/// The open file `meta`.
+#[derive(Debug)]
+pub struct Meta {
+    file: Arc<dyn VfsFile>,
+    path: PathBuf,
+    slot: Slot,
+    /// Where `slot` lies: 0 or 1.
+    slot_at: usize,
+    mark: MarkPage,
+    /// The page to which marks go until the next sync. The other holds the last synced one.
+    mark_at: usize,
+    mark_unsynced: bool,
+    poison: Option<String>,
+    /// Set once the log is open: what is durable bounds the mark.
+    shared: Option<Arc<Shared>>,
+}
+
+/// What opening `meta` found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct MetaFindings {
+    /// Slots that were neither valid nor empty.
+    pub(crate) slots_invalid: u32,
+    /// Mark pages that were not valid.
+    pub(crate) marks_invalid: u32,
+}
+
+impl Meta {
+    /// What was last saved.
+    #[must_use]
+    pub fn state(&self) -> &MetaState {
+        &self.slot.state
+    }
+
+    /// The mark last given to [`Meta::save_mark`], synced or not.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        self.mark.mark
+    }
+
+    /// Writes and syncs `state` (S6). On return it is durable, and so is the mark last saved.
+    ///
+    /// # Errors
+    /// [`MetaError`]; but for [`MetaError::TooLarge`] it is final.
+    ///
+    /// # Panics
+    /// If `state` breaks what this file keeps: identity changed, term or start sunk, a vote changed within its term.
+    pub fn save(&mut self, state: MetaState) -> Result<(), MetaError> {
+        self.check_successor(&state);
+        self.save_slot(state, self.slot.install)
+    }
+
+    /// Writes `mark` to its page, without a sync. A mark lower than the last is a broken promise.
+    ///
+    /// # Errors
+    /// [`MetaError`], final.
+    ///
+    /// # Panics
+    /// If the mark would sink, or pass what is durable on this node.
+    pub fn save_mark(&mut self, mark: Mark) -> Result<(), MetaError> {
+        self.alive()?;
+        let old = self.mark.mark;
+        assert!(mark.index >= old.index, "the mark's index never sinks: {} after {}", mark.index, old.index);
+        assert!(
+            mark.offset >= old.offset,
+            "the mark's offset never sinks: {} after {}",
+            mark.offset,
+            old.offset
+        );
+        if let Some(shared) = &self.shared {
+            let (last, end) = shared.durable();
+            assert!(mark.index <= last.index, "the mark {} stays within what is durable, {last}", mark.index);
+            assert!(mark.offset <= end, "the mark {} stays within what is durable, {end}", mark.offset);
+        }
+        if mark == old {
+            return Ok(());
+        }
+        self.write_mark(mark)
+    }
+
+    /// Makes the mark durable.
+    ///
+    /// # Errors
+    /// [`MetaError`], final.
+    pub fn sync(&mut self) -> Result<(), MetaError> {
+        self.alive()?;
+        if self.mark_unsynced {
+            let synced = self.file.sync_data();
+            self.note(synced.meant("sync", &self.path))?;
+            self.synced();
+        }
+        Ok(())
+    }
+
+    /// A mark page is overwritten only while the other one holds the last synced mark.
+    fn write_mark(&mut self, mark: Mark) -> Result<(), MetaError> {
+        let page = MarkPage { number: self.mark.number + 1, mark };
+        let written = self.file.write_all_at(&page.encode(), mark_pos(self.mark_at));
+        self.note(written.meant("write the mark to", &self.path))?;
+        self.mark = page;
+        self.mark_unsynced = true;
+        Ok(())
+    }
+
+    /// Lowers the mark with a loss that its owner has accepted (S10).
+    pub(crate) fn accept_loss(&mut self, mark: Mark) -> Result<(), MetaError> {
+        self.write_mark(mark)?;
+        self.sync()
+    }
+
+    /// The snapshot past its point of no return (S25).
+    pub(crate) fn install(&self) -> Option<Mark> {
+        self.slot.install
+    }
+
+    /// Past the point of no return of a snapshot, or through with it (S25).
+    pub(crate) fn save_install(&mut self, state: MetaState, install: Option<Mark>) -> Result<(), MetaError> {
+        self.check_successor(&state);
+        self.save_slot(state, install)
+    }
+
+    pub(crate) fn watch(&mut self, shared: Arc<Shared>) {
+        shared.note_saved_start(self.slot.state.start.offset);
+        self.shared = Some(shared);
+    }
+
+    fn check_successor(&self, state: &MetaState) {
+        let old = &self.slot.state;
+        assert_eq!(state.cluster, old.cluster, "a directory keeps its cluster");
+        assert_eq!(state.node, old.node, "a directory keeps its node");
+        assert!(state.term >= old.term, "the term never sinks: {} after {}", state.term, old.term);
+        let revoted = state.term == old.term && old.vote.is_some() && state.vote != old.vote;
+        assert!(!revoted, "a vote is never changed within its term");
+        assert!(state.start.offset >= old.start.offset, "the start never sinks");
+        assert!(state.start.index >= old.start.index, "the start never sinks");
+        assert!(state.membership.index >= old.membership.index, "the membership never goes back");
+    }
+
+    fn save_slot(&mut self, state: MetaState, install: Option<Mark>) -> Result<(), MetaError> {
+        self.alive()?;
+        let slot = Slot { number: self.slot.number + 1, state, install };
+        let bytes = slot.encode().ok_or(MetaError::TooLarge { max: SLOT })?;
+        let at = 1 - self.slot_at;
+        let written = self.file.write_all_at(&bytes, slot_pos(at));
+        self.note(written.meant("write a slot of", &self.path))?;
+        let synced = self.file.sync_data();
+        self.note(synced.meant("sync", &self.path))?;
+        self.slot = slot;
+        self.slot_at = at;
+        self.synced();
+        if let Some(shared) = &self.shared {
+            shared.note_saved_start(self.slot.state.start.offset);
+        }
+        Ok(())
+    }
+
+    /// Both pages are on the disk now: the next mark goes to the older one.
+    fn synced(&mut self) {
+        if self.mark_unsynced {
+            self.mark_at = 1 - self.mark_at;
+            self.mark_unsynced = false;
+        }
+    }
+
+    fn alive(&self) -> Result<(), MetaError> {
+        match &self.poison {
+            Some(reason) => Err(MetaError::Poisoned { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn note(&mut self, result: Result<(), IoFailure>) -> Result<(), MetaError> {
+        if let Err(failure) = &result {
+            self.poison.get_or_insert_with(|| failure.to_string());
+        }
+        Ok(result?)
+    }
+
+    /// Makes the file in `dir`: whole under a temporary name, then renamed, so that it is there or it is not.
+    pub(crate) fn form(vfs: &dyn Vfs, dir: &Path, state: &MetaState) -> Result<(), MetaError> {
+        let mut bytes = Vec::with_capacity(META_BYTES);
+        for number in [1, 2] {
+            let slot = Slot { number, state: state.clone(), install: None };
+            bytes.extend_from_slice(&slot.encode().ok_or(MetaError::TooLarge { max: SLOT })?);
+            bytes.resize(bytes.len().next_multiple_of(SLOT), 0);
+        }
+        for number in [1, 2] {
+            bytes.extend_from_slice(&MarkPage { number, mark: state.start.mark() }.encode());
+        }
+        assert_eq!(bytes.len(), META_BYTES, "slots and marks fill the file");
+        let temporary = dir.join(names::META_TEMPORARY);
+        let path = dir.join(names::META);
+        if vfs.exists(&temporary).meant("look for", &temporary)? {
+            vfs.remove(&temporary).meant("remove", &temporary)?;
+        }
+        let file = vfs.open(&temporary, OpenMode::CreateNew).meant("create", &temporary)?;
+        file.write_all_at(&bytes, 0).meant("write", &temporary)?;
+        file.sync_all().meant("sync", &temporary)?;
+        vfs.rename(&temporary, &path).meant("rename to", &path)?;
+        vfs.sync_dir(dir).meant("sync", dir)?;
+        Ok(())
+    }
+
+    /// Reads the file, then rewrites and syncs what it chose: the page cache is not the disk (S8).
+    pub(crate) fn open(
+        vfs: &dyn Vfs,
+        dir: &Path,
+        accept_loss: bool,
+    ) -> Result<(Self, MetaFindings), MetaOpenError> {
+        let path = dir.join(names::META);
+        let file = vfs.open(&path, OpenMode::ReadWrite).meant("open", &path)?;
+        let contents = Contents::read(&*file, &path)?;
+        let (slot_at, slot) = contents.chosen_slot(&path)?;
+        let (mark_at, mark) = match contents.chosen_mark() {
+            Some(chosen) => chosen,
+            None if accept_loss => (0, MarkPage { number: 0, mark: slot.state.start.mark() }),
+            None => {
+                let detail = "neither mark page is valid".to_owned();
+                return Err(MetaOpenError::Corrupt { path, offset: MARKS_AT as u64, detail });
+            }
+        };
+        let bytes = slot.encode().ok_or_else(|| MetaOpenError::Corrupt {
+            path: path.clone(),
+            offset: slot_pos(slot_at),
+            detail: "a slot that does not fit".to_owned(),
+        })?;
+        file.write_all_at(&bytes, slot_pos(slot_at)).meant("rewrite the chosen slot of", &path)?;
+        file.write_all_at(&mark.encode(), mark_pos(mark_at)).meant("rewrite the mark in", &path)?;
+        file.sync_data().meant("sync", &path)?;
+        let findings = contents.findings();
+        let meta = Self {
+            file,
+            path,
+            slot,
+            slot_at,
+            mark,
+            mark_at: 1 - mark_at,
+            mark_unsynced: false,
+            poison: None,
+            shared: None,
+        };
+        Ok((meta, findings))
+    }
+
+    /// State and mark as they lie on the disk, without touching them.
+    pub(crate) fn peek(
+        vfs: &dyn Vfs,
+        dir: &Path,
+    ) -> Result<(MetaState, Option<Mark>, MetaFindings), MetaOpenError> {
+        let path = dir.join(names::META);
+        let file = vfs.open(&path, OpenMode::Read).meant("open", &path)?;
+        let contents = Contents::read(&*file, &path)?;
+        let (_, slot) = contents.chosen_slot(&path)?;
+        Ok((slot.state, contents.chosen_mark().map(|(_, page)| page.mark), contents.findings()))
+    }
+}
+
+fn slot_pos(at: usize) -> u64 {
+    (at * SLOT) as u64
+}
+
+fn mark_pos(at: usize) -> u64 {
+    (MARKS_AT + at * PAGE) as u64
+}
+
+/// Slots and marks as read.
+struct Contents {
+    slots: [Result<Slot, &'static str>; 2],
+    marks: [Option<MarkPage>; 2],
+}
+
+impl Contents {
+    fn read(file: &dyn VfsFile, path: &Path) -> Result<Self, IoFailure> {
+        let mut bytes = vec![0; META_BYTES];
+        let found = read_full_at(file, &mut bytes, 0).meant("read", path)?;
+        bytes.truncate(found);
+        let part = |from: usize, len: usize| bytes.get(from..(from + len).min(found)).unwrap_or_default();
+        Ok(Self {
+            slots: [Slot::decode(part(0, SLOT)), Slot::decode(part(SLOT, SLOT))],
+            marks: [MarkPage::decode(part(MARKS_AT, PAGE)), MarkPage::decode(part(MARKS_AT + PAGE, PAGE))],
+        })
+    }
+
+    fn chosen_slot(&self, path: &Path) -> Result<(usize, Slot), MetaOpenError> {
+        let valid = self.slots.iter().enumerate().filter_map(|(at, slot)| Some((at, slot.as_ref().ok()?)));
+        match valid.max_by_key(|(_, slot)| slot.number) {
+            Some((at, slot)) => Ok((at, slot.clone())),
+            None => {
+                let why =
+                    |slot: &Result<Slot, &'static str>| slot.as_ref().err().copied().unwrap_or_default();
+                let (first, second) = (why(&self.slots[0]), why(&self.slots[1]));
+                let detail = format!("neither slot is valid (first: {first}; second: {second})");
+                Err(MetaOpenError::Corrupt { path: path.to_owned(), offset: 0, detail })
+            }
+        }
+    }
+
+    fn chosen_mark(&self) -> Option<(usize, MarkPage)> {
+        let valid = self.marks.iter().enumerate().filter_map(|(at, page)| Some((at, (*page)?)));
+        valid.max_by_key(|(_, page)| page.number)
+    }
+
+    fn findings(&self) -> MetaFindings {
+        let invalid_slot = |slot: &&Result<Slot, &'static str>| slot.is_err();
+        let slots_invalid =
+            u32::from(invalid_slot(&&self.slots[0])) + u32::from(invalid_slot(&&self.slots[1]));
+        let marks_invalid = u32::from(self.marks[0].is_none()) + u32::from(self.marks[1].is_none());
+        MetaFindings { slots_invalid, marks_invalid }
+    }
+}

@@ -1,0 +1,468 @@
+//! Recovery: from whatever lies in the directory to a log that may be trusted.
+//!
+//!     meta (chosen, rewritten, synced) ─► headers (chained) ─► from the mark's segment on: every entry
+//!        ─► torn tail aside and cut, or corrupt: refuse ─► kept above the mark: rewritten, synced ─► go
+//!
+//! Owns:   the order of these steps.
+//! Keeps:  what it hands out above the mark is on the disk, not only in the page cache (S8).
+//! Never:  unlinks or cuts anything unsaid: it is copied aside, synced and reported (S7); panics over bytes.
+
+mod cut;
+mod survey;
+mod walk;
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use loglog_proto::{ClusterId, Length, LogId, Offset};
+
+use self::survey::{Chain, Found};
+use self::walk::{Stop, Walker};
+use crate::dir::{OpenOptions, Recovered};
+use crate::error::{IoFailure, Meant};
+use crate::install;
+use crate::keeper::SegmentKeeper;
+use crate::meta::{Mark, Meta, MetaError, MetaOpenError};
+use crate::names;
+use crate::reader::LogReader;
+use crate::scan::position;
+use crate::shared::{Segment, Shared, Table};
+use crate::vfs::{OpenMode, Vfs};
+use crate::writer::{Active, LogWriter, WriterStart};
+
+/// Why a directory could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It holds no log.
+    #[error("{} holds no log yet", path.display())]
+    NotFormed {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It holds another cluster's log.
+    #[error("{} belongs to cluster {found}, not to {expected}", path.display())]
+    Cluster {
+        /// The directory.
+        path: PathBuf,
+        /// Asked for.
+        expected: ClusterId,
+        /// There.
+        found: ClusterId,
+    },
+    /// Bytes that were synced are damaged or missing (S9). Nothing was changed.
+    #[error(
+        "{} is corrupt at log offset {offset}: {detail}; the mark is batch {} ending at {}. Repair it from another \
+         node; a node that is alone may be told to accept the loss of everything from there on (it is kept aside)",
+        path.display(), mark.index, mark.offset
+    )]
+    Corrupt {
+        /// The segment file.
+        path: PathBuf,
+        /// Where in the log the first damaged batch begins.
+        offset: Offset,
+        /// The saved commit: what lies below was acknowledged.
+        mark: Mark,
+        /// The first damaged batch, as far as the headers tell it.
+        batch: Option<LogId>,
+        /// What does not hold.
+        detail: String,
+    },
+    /// `meta` is damaged: this node's vote and identity are lost. It must not vote again under its old identity.
+    #[error("{} is corrupt at byte {at}: {detail}. Replace this node under a new incarnation", path.display())]
+    Meta {
+        /// The file.
+        path: PathBuf,
+        /// Where in the file.
+        at: u64,
+        /// What does not hold.
+        detail: String,
+    },
+    /// A call failed.
+    #[error(transparent)]
+    Io(#[from] IoFailure),
+}
+
+impl From<MetaOpenError> for OpenError {
+    fn from(error: MetaOpenError) -> Self {
+        match error {
+            MetaOpenError::Io(failure) => Self::Io(failure),
+            MetaOpenError::Corrupt { path, offset, detail } => Self::Meta { path, at: offset, detail },
+        }
+    }
+}
+
+/// What recovery found and did: to be logged, counted and shown.
+#[derive(Clone, Debug, Default)]
+pub struct RecoveryReport {
+    /// Segments of the log.
+    pub segments: usize,
+    /// Those of them that were read entirely.
+    pub segments_scanned: usize,
+    /// Whole batches met while scanning.
+    pub batches_scanned: u64,
+    /// Bytes above the mark that were rewritten and synced (S8).
+    pub bytes_rewritten: u64,
+    /// Where the torn tail began, if there was one.
+    pub torn_at: Option<Offset>,
+    /// Its bytes, cut and kept aside.
+    pub torn_bytes: u64,
+    /// Files that keep what was cut.
+    pub side_files: Vec<PathBuf>,
+    /// What was given up because the loss was accepted.
+    pub lost: Option<Loss>,
+    /// Segment files in which nothing valid was left, so that they went wholly.
+    pub empty_segments_removed: usize,
+    /// Segments before the start, left by a trim that was interrupted.
+    pub trimmed_segments_removed: usize,
+    /// Our own unfinished files.
+    pub temporary_files_removed: usize,
+    /// A snapshot's installation that was interrupted behind its point of no return was finished (S25).
+    pub install_finished: bool,
+    /// Slots of `meta` that were not valid, of two; one is what a power cut may leave.
+    pub meta_slots_invalid: u32,
+    /// Mark pages that were not valid, of two.
+    pub mark_pages_invalid: u32,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// A loss that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Where the first damaged batch began: the log ends there now.
+    pub from: Offset,
+    /// The last batch that is left.
+    pub last: LogId,
+    /// The mark as it was: what lies between `last` and it had been acknowledged.
+    pub mark: Mark,
+    /// Bytes kept aside.
+    pub bytes: u64,
+    /// What did not hold.
+    pub detail: String,
+}
+
+/// Everything that a recovery works on.
+struct Recovery<'a> {
+    vfs: &'a dyn Vfs,
+    dir: &'a Path,
+    options: OpenOptions,
+    group_bytes_max: Length,
+    mark: Mark,
+    report: RecoveryReport,
+}
+
+/// Where damage begins that no power cut explains, or with which a segment is not accepted.
+struct Damage {
+    /// The first segment that does not stay whole, by its place in the chain's `kept`, or behind them.
+    segment: usize,
+    path: PathBuf,
+    /// The log would end here.
+    cut: Offset,
+    batch: Option<LogId>,
+    detail: String,
+}
+
+/// What is left of the log, and its last batch.
+struct Kept {
+    segments: Vec<Found>,
+    last: LogId,
+    end: Offset,
+    walker: Walker,
+}
+
+pub(crate) fn open(
+    vfs: Arc<dyn Vfs>,
+    dir: &Path,
+    options: OpenOptions,
+    group_bytes_max: Length,
+) -> Result<Recovered, OpenError> {
+    let begun = Instant::now();
+    let path = dir.join(names::META);
+    if !vfs.exists(&path).meant("look for", &path)? {
+        return Err(OpenError::NotFormed { path: dir.to_owned() });
+    }
+    let (mut meta, findings) = Meta::open(&*vfs, dir, options.accept_loss)?;
+    let found = meta.state().cluster;
+    if let Some(expected) = options.cluster.filter(|expected| *expected != found) {
+        return Err(OpenError::Cluster { path: dir.to_owned(), expected, found });
+    }
+    // Renames and unlinks of the last life may not have reached the disk.
+    vfs.sync_dir(dir).meant("sync", dir)?;
+    let install_finished = install::finish(&*vfs, dir, &mut meta)?;
+    raise_mark(&mut meta)?;
+    let report = RecoveryReport {
+        meta_slots_invalid: findings.slots_invalid,
+        mark_pages_invalid: findings.marks_invalid,
+        install_finished,
+        ..RecoveryReport::default()
+    };
+    let mut recovery = Recovery { vfs: &*vfs, dir, options, group_bytes_max, mark: meta.mark(), report };
+    let kept = recovery.run(&mut meta)?;
+    let mut report = recovery.report;
+    report.segments = kept.segments.len();
+
+    let state = meta.state();
+    let start = state.start;
+    let active = kept.segments.last().map(|last| reopen(&*vfs, last)).transpose()?;
+    let segments: VecDeque<Segment> = kept
+        .segments
+        .into_iter()
+        .map(|found| Segment { id: 0, header: found.header, end: found.end, path: found.path })
+        .collect();
+    let table = Table { start, segments, last: kept.last };
+    let limit = state.segment_bytes_max;
+    let shared = Arc::new(Shared::new(Arc::clone(&vfs), dir.to_owned(), table, limit.get()));
+    let cluster = state.cluster;
+    meta.watch(Arc::clone(&shared));
+    let floor = meta.mark().offset;
+    let writer = LogWriter::new(WriterStart {
+        shared: Arc::clone(&shared),
+        cluster,
+        active,
+        segment_bytes_max: limit,
+        floor,
+        group_bytes_max,
+    });
+    assert_eq!((writer.last(), writer.end()), (kept.last, kept.end), "the writer goes on where the log ends");
+    report.took = begun.elapsed();
+    Ok(Recovered {
+        meta,
+        writer,
+        keeper: SegmentKeeper::new(Arc::clone(&shared)),
+        reader: LogReader::new(shared),
+        tail: kept.walker.tail,
+        controls: kept.walker.controls,
+        last: kept.last,
+        end: kept.end,
+        report,
+    })
+}
+
+/// What was trimmed was committed: a mark behind the start (its page was lost, the slot was not) is raised to it.
+fn raise_mark(meta: &mut Meta) -> Result<(), OpenError> {
+    let implied = meta.state().start.mark();
+    if meta.mark().index < implied.index {
+        meta.save_mark(implied).and_then(|()| meta.sync()).map_err(meta_failure)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn meta_failure(error: MetaError) -> OpenError {
+    match error {
+        MetaError::Failed(failure) => OpenError::Io(failure),
+        MetaError::TooLarge { .. } | MetaError::Poisoned { .. } => {
+            OpenError::Meta { path: PathBuf::from(names::META), at: 0, detail: error.to_string() }
+        }
+    }
+}
+
+fn reopen(vfs: &dyn Vfs, last: &Found) -> Result<Active, IoFailure> {
+    let file = vfs.open(&last.path, OpenMode::ReadWrite).meant("open", &last.path)?;
+    let reserved = file.len().meant("ask the length of", &last.path)?;
+    Ok(Active { file, path: last.path.clone(), header: last.header, reserved })
+}
+
+impl Recovery<'_> {
+    fn run(&mut self, meta: &mut Meta) -> Result<Kept, OpenError> {
+        let chain = survey::survey(self, meta.state())?;
+        let (kept, damage) = self.walk(&chain, meta)?;
+        let kept = match damage {
+            None => kept,
+            Some(damage) if self.options.accept_loss => self.accept(meta, chain, kept, damage)?,
+            Some(Damage { path, cut, batch, detail, .. }) => {
+                return Err(OpenError::Corrupt { path, offset: cut, mark: self.mark, batch, detail });
+            }
+        };
+        self.rewrite(&kept)?;
+        Ok(kept)
+    }
+
+    /// Reads every entry from the mark's segment on. A torn tail is cut on the way.
+    fn walk(&mut self, chain: &Chain, meta: &Meta) -> Result<(Kept, Option<Damage>), OpenError> {
+        let start = meta.state().start;
+        let mut segments = chain.kept.clone();
+        let mut damage = chain.broken.as_ref().map(|broken| Damage {
+            segment: segments.len(),
+            path: broken.path.clone(),
+            cut: broken.offset,
+            batch: None,
+            detail: broken.detail.clone(),
+        });
+        let from =
+            segments.iter().rposition(|segment| segment.header.base_offset < self.mark.offset).unwrap_or(0);
+        let first = segments.get(from).map_or(start.index, |segment| segment.header.base_index);
+        let mut walker = Walker::new(self.mark, first);
+        for at in from..segments.len() {
+            let segment = &mut segments[at];
+            let is_last = at + 1 == chain.kept.len() && damage.is_none();
+            if let Some(found) = self.walk_segment(&mut walker, segment, at, is_last)? {
+                damage = Some(found);
+                segments.truncate(at + 1);
+                break;
+            }
+        }
+        self.report.batches_scanned = walker.batches;
+        while segments.last().is_some_and(|last| last.end == last.header.base_offset) {
+            if damage.is_some() {
+                segments.pop();
+                continue;
+            }
+            let Some(empty) = segments.pop() else { break };
+            self.remove_empty(&empty)?;
+        }
+        let last = LogId {
+            term: segments.last().map_or(start.previous_term, |segment| segment.header.term),
+            index: walker.next.previous(),
+        };
+        let end = segments.last().map_or(start.offset, |segment| segment.end);
+        if damage.is_none() && end < self.mark.offset {
+            damage = Some(Damage {
+                segment: segments.len(),
+                path: segments.last().map_or(self.dir.to_owned(), |segment| segment.path.clone()),
+                cut: end,
+                batch: None,
+                detail: format!("the log ends here, short of the mark {}", self.mark.offset),
+            });
+        }
+        Ok((Kept { segments, last, end, walker }, damage))
+    }
+
+    /// Walks one segment, sets its `end`, cuts its torn tail if it is the last; says what damage it holds.
+    fn walk_segment(
+        &mut self,
+        walker: &mut Walker,
+        segment: &mut Found,
+        at: usize,
+        is_last: bool,
+    ) -> Result<Option<Damage>, OpenError> {
+        self.report.segments_scanned += 1;
+        let batch = |walker: &Walker| Some(LogId { term: segment.header.term, index: walker.next });
+        if segment.header.base_index != walker.next {
+            let (claimed, counted) = (segment.header.base_index, walker.next);
+            let detail =
+                format!("its header says that it begins with batch {claimed}; it is batch {counted}");
+            let (path, cut) = (segment.path.clone(), segment.header.base_offset);
+            segment.end = cut;
+            return Ok(Some(Damage { segment: at, path, cut, batch: batch(walker), detail }));
+        }
+        let file = self.vfs.open(&segment.path, OpenMode::ReadWrite).meant("open", &segment.path)?;
+        let stop = walker.walk(&*file, segment)?;
+        segment.end = walker.end;
+        let Some(stop) = stop else { return Ok(None) };
+        let damage = |detail: String| Damage {
+            segment: at,
+            path: segment.path.clone(),
+            cut: segment.end,
+            batch: batch(walker),
+            detail,
+        };
+        if segment.end < self.mark.offset {
+            return Ok(Some(damage(format!("below the mark: {}", stop.detail))));
+        }
+        if !is_last {
+            let detail = format!("a later segment shows that this one was synced: {}", stop.detail);
+            return Ok(Some(damage(detail)));
+        }
+        self.judge(&*file, segment, &stop).map(|proof| proof.map(damage))
+    }
+
+    /// The last segment's invalid end: zeros, torn, or proven corrupt.
+    fn judge(
+        &mut self,
+        file: &dyn crate::vfs::VfsFile,
+        segment: &Found,
+        stop: &Stop,
+    ) -> Result<Option<String>, OpenError> {
+        let cut = position(segment.header.base_offset, segment.end);
+        let used = cut::used_end(file, &segment.path, cut, segment.len)?;
+        if used == cut {
+            return Ok(None);
+        }
+        let beyond = stop.at + self.group_bytes_max;
+        if let Some(valid) = cut::valid_entry_beyond(file, segment, beyond, used)? {
+            let detail =
+                format!("{}, but a valid entry lies at {valid}, more than a write group beyond", stop.detail);
+            return Ok(Some(detail));
+        }
+        let aside = cut::copy_aside(self, file, segment, cut, used)?;
+        self.report.side_files.push(aside);
+        self.report.torn_at = Some(segment.end);
+        self.report.torn_bytes += used - cut;
+        if segment.end > segment.header.base_offset {
+            crate::writer::cut_file(file, &segment.path, cut, used)?;
+        }
+        Ok(None)
+    }
+
+    /// The last segment holds nothing valid: it is as if it had never been made (S35).
+    fn remove_empty(&mut self, empty: &Found) -> Result<(), OpenError> {
+        self.vfs.remove(&empty.path).meant("remove", &empty.path)?;
+        self.vfs.sync_dir(self.dir).meant("sync", self.dir)?;
+        self.report.empty_segments_removed += 1;
+        Ok(())
+    }
+
+    /// Cuts the log at the damage, for an owner who accepts the loss; all of it is kept aside.
+    fn accept(
+        &mut self,
+        meta: &mut Meta,
+        chain: Chain,
+        kept: Kept,
+        damage: Damage,
+    ) -> Result<Kept, OpenError> {
+        let mut bytes = 0;
+        let stays = kept.segments.len();
+        let old_mark = self.mark;
+        let new_mark = Mark { index: kept.last.index, offset: kept.end };
+        let whole =
+            chain.kept.into_iter().map(|found| (found.header.base_offset, found.path, found.len)).skip(stays);
+        let rest: Vec<_> = whole.chain(chain.rest).collect();
+        if let Some(last) = kept.segments.last() {
+            let file = self.vfs.open(&last.path, OpenMode::ReadWrite).meant("open", &last.path)?;
+            let cut = position(last.header.base_offset, last.end);
+            let used = cut::used_end(&*file, &last.path, cut, last.len)?;
+            if used > cut {
+                let aside = cut::copy_aside(self, &*file, last, cut, used)?;
+                self.report.side_files.push(aside);
+                bytes += used - cut;
+            }
+            if new_mark < old_mark {
+                meta.accept_loss(new_mark).map_err(meta_failure)?;
+            }
+            for (base, path, len) in rest.iter().rev() {
+                cut::rename_aside(self, *base, path)?;
+                bytes += len;
+            }
+            if used > cut {
+                crate::writer::cut_file(&*file, &last.path, cut, used)?;
+            }
+        } else {
+            if new_mark < old_mark {
+                meta.accept_loss(new_mark).map_err(meta_failure)?;
+            }
+            for (base, path, len) in rest.iter().rev() {
+                cut::rename_aside(self, *base, path)?;
+                bytes += len;
+            }
+        }
+        self.mark = self.mark.min(new_mark);
+        let Damage { detail, .. } = damage;
+        self.report.lost = Some(Loss { from: kept.end, last: kept.last, mark: old_mark, bytes, detail });
+        Ok(kept)
+    }
+
+    /// Rewrites and syncs everything above the mark, in place (S8), and makes the last file's length durable.
+    fn rewrite(&mut self, kept: &Kept) -> Result<(), OpenError> {
+        for (at, segment) in kept.segments.iter().enumerate() {
+            let is_last = at + 1 == kept.segments.len();
+            let from = segment.header.base_offset.max(self.mark.offset);
+            if segment.end > from || is_last {
+                let file = self.vfs.open(&segment.path, OpenMode::ReadWrite).meant("open", &segment.path)?;
+                self.report.bytes_rewritten += cut::rewrite(&*file, segment, from, self.group_bytes_max)?;
+            }
+        }
+        Ok(())
+    }
+}

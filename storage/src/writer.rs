@@ -1,0 +1,494 @@
+//! The only code that adds bytes to the log, or cuts them off its end.
+//!
+//!     batches ─► run of one segment, at most G ─► room ─► frame ─► write ─► sync ─► durable
+//!                                                  │
+//!                                                  └─ no room: NoSpace, nothing of the run written
+//!
+//! Owns:   the last segment's file and its write position.
+//! Keeps:  everything below `end` is durable; batches are contiguous in offset and index; at most one write group is
+//!         not yet synced (S3); a segment file is a function of the log (S35): made when its first batch arrives, cut
+//!         to its exact length when the next one is made.
+//! Never:  learns what is committed, but for the floor below which nothing is cut; retries after a failure (S2).
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use loglog_proto::entry::Kind;
+use loglog_proto::header::{HEADER, SegmentHeader};
+use loglog_proto::limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, PAYLOAD_BYTES_MAX};
+use loglog_proto::{ClusterId, Index, Length, LogId, Offset, Sequence, Term, WriterId};
+
+use crate::error::{IoFailure, Meant};
+use crate::frame::{Frame, batch_bytes};
+use crate::limits::SegmentLimits;
+use crate::names;
+use crate::scan::position;
+use crate::shared::{Segment, Shared};
+use crate::spare::{Spare, reserve};
+use crate::vfs::{OpenMode, VfsFile};
+
+/// How far ahead of the write position space is reserved where no zeros are prepared, bytes.
+const RESERVE_AHEAD: u64 = 8 << 20;
+/// Zeros written at once.
+pub(crate) static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// An entry to be written.
+#[derive(Clone, Debug)]
+pub struct NewEntry {
+    /// What it is for.
+    pub kind: Kind,
+    /// Who appended it; [`WriterId::NONE`] unless it is data.
+    pub writer: WriterId,
+    /// The writer's number for it.
+    pub sequence: Sequence,
+    /// Its content, at most [`PAYLOAD_BYTES_MAX`].
+    pub payload: Bytes,
+    /// CRC-32C of the payload, checked when the payload came in (S31).
+    pub payload_crc: u32,
+}
+
+/// A batch to be written.
+#[derive(Clone, Debug)]
+pub struct NewBatch {
+    /// Its term and index; the index follows that of the batch before.
+    pub log_id: LogId,
+    /// Where it begins: the end of the batch before.
+    pub offset: Offset,
+    /// At least one; a noop or control entry is alone.
+    pub entries: Vec<NewEntry>,
+}
+
+/// How far the log is synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Durable {
+    /// The last batch.
+    pub last: LogId,
+    /// Behind its last byte.
+    pub end: Offset,
+}
+
+/// Why batches were not written, or not cut.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The disk filled up while space was prepared: no failed write (S2). Of the batches behind `durable` nothing was
+    /// written; they may be tried again.
+    #[error("no space for {needed} bytes more in {}", path.display())]
+    NoSpace {
+        /// Bytes of the write group that found no room.
+        needed: Length,
+        /// Where.
+        path: PathBuf,
+        /// How far the log is synced nevertheless.
+        durable: Durable,
+    },
+    /// A write, sync, rename or unlink failed. Final: the writer is poisoned (S2).
+    #[error(transparent)]
+    Failed(#[from] IoFailure),
+    /// An earlier call had failed.
+    #[error("the log is closed since an earlier failure: {reason}")]
+    Poisoned {
+        /// The first failure.
+        reason: String,
+    },
+}
+
+/// Why a step did not succeed.
+enum StepError {
+    Full(PathBuf),
+    Failed(IoFailure),
+}
+
+impl From<IoFailure> for StepError {
+    fn from(failure: IoFailure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// While space is prepared a full disk is no failure.
+fn preparing(failure: IoFailure) -> StepError {
+    if failure.is_no_space() { StepError::Full(failure.path) } else { StepError::Failed(failure) }
+}
+
+/// The last segment, open.
+#[derive(Debug)]
+pub(crate) struct Active {
+    pub(crate) file: Arc<dyn VfsFile>,
+    pub(crate) path: PathBuf,
+    pub(crate) header: SegmentHeader,
+    /// Bytes from the front of the file that have their place on the disk; at least those in use.
+    pub(crate) reserved: u64,
+}
+
+/// Writes the log.
+#[derive(Debug)]
+pub struct LogWriter {
+    shared: Arc<Shared>,
+    cluster: ClusterId,
+    /// The last segment; none while the log is empty.
+    active: Option<Active>,
+    limits: SegmentLimits,
+    last: LogId,
+    end: Offset,
+    /// Nothing below is ever cut: the mark.
+    floor: Offset,
+    frame: Frame,
+    /// G; smaller in tests.
+    group_bytes_max: Length,
+    poison: Option<String>,
+}
+
+/// What recovery hands to a new writer.
+pub(crate) struct WriterStart {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) cluster: ClusterId,
+    pub(crate) active: Option<Active>,
+    pub(crate) segment_bytes_max: Length,
+    pub(crate) floor: Offset,
+    pub(crate) group_bytes_max: Length,
+}
+
+impl LogWriter {
+    pub(crate) fn new(start: WriterStart) -> Self {
+        let (last, end) = start.shared.durable();
+        assert!(start.floor <= end, "the mark lies within the log");
+        Self {
+            shared: start.shared,
+            cluster: start.cluster,
+            active: start.active,
+            limits: SegmentLimits::new(start.segment_bytes_max),
+            last,
+            end,
+            floor: start.floor,
+            frame: Frame::default(),
+            group_bytes_max: start.group_bytes_max,
+            poison: None,
+        }
+    }
+
+    /// Where the next batch begins. All before it is durable.
+    #[must_use]
+    pub fn end(&self) -> Offset {
+        self.end
+    }
+
+    /// The last batch.
+    #[must_use]
+    pub fn last(&self) -> LogId {
+        self.last
+    }
+
+    /// How far the log is synced.
+    #[must_use]
+    pub fn durable(&self) -> Durable {
+        Durable { last: self.last, end: self.end }
+    }
+
+    /// Nothing below `floor`, a committed offset, may be cut from now on. It never sinks.
+    pub fn set_floor(&mut self, floor: Offset) {
+        assert!(floor <= self.end, "what is committed here is durable here");
+        self.floor = self.floor.max(floor);
+    }
+
+    /// The log says, in the control entry that ends at `from`, that segments beginning there or later close at
+    /// `limit` bytes (S35). To be called for each such entry as it is written, and after recovery for those in
+    /// [`crate::Recovered::controls`] and [`crate::Recovered::tail`], in the log's order.
+    pub fn change_segment_limit(&mut self, from: Offset, limit: Length) {
+        self.limits.change(from, limit);
+        self.prepare_for(self.end);
+    }
+
+    /// Bytes that new entries may still take: what the disk has, and what is reserved ahead.
+    #[must_use]
+    pub fn available(&self) -> u64 {
+        let free = self.shared.vfs.free_bytes(&self.shared.dir).unwrap_or(0);
+        let ahead = self.active.as_ref().map_or(0, |active| {
+            active.reserved.saturating_sub(position(active.header.base_offset, self.end))
+        });
+        let spare = self.shared.spare().as_ref().map_or(0, |spare| spare.reserved);
+        free.saturating_add(ahead).saturating_add(spare)
+    }
+
+    /// Writes and syncs `batches`, which follow the last one. On return all are durable; none is committed by it.
+    ///
+    /// Each run within one segment, at most G bytes, is one write group: one write, one sync (S3).
+    ///
+    /// # Errors
+    /// [`WriteError::NoSpace`] says how far it got; the rest may be tried again. All others are final.
+    ///
+    /// # Panics
+    /// If a batch does not follow the one before it, or breaks a limit of the format.
+    pub fn write(&mut self, batches: &[NewBatch]) -> Result<Durable, WriteError> {
+        self.alive()?;
+        let mut rest = batches;
+        while let Some(first) = rest.first() {
+            let base = self.segment_for(first.log_id.term);
+            let (count, bytes) = self.run(rest, base.unwrap_or(self.end));
+            let (run, behind) = rest.split_at(count);
+            match self.write_run(run, bytes, base.is_none()) {
+                Ok(()) => {}
+                Err(StepError::Full(path)) => {
+                    return Err(WriteError::NoSpace { needed: bytes, path, durable: self.durable() });
+                }
+                Err(StepError::Failed(failure)) => return Err(self.poisoned_by(failure)),
+            }
+            rest = behind;
+        }
+        self.frame.settle();
+        Ok(self.durable())
+    }
+
+    /// Base of the segment to which a batch of `term` goes; none where it opens a new one.
+    fn segment_for(&self, term: Term) -> Option<Offset> {
+        let header = &self.active.as_ref()?.header;
+        let base = header.base_offset;
+        (header.term == term && self.end - base < self.limits.at(base)).then_some(base)
+    }
+
+    /// How many of `batches` make one write group in the segment with `base`, and their bytes.
+    fn run(&self, batches: &[NewBatch], base: Offset) -> (usize, Length) {
+        let limit = self.limits.at(base);
+        let term = batches[0].log_id.term;
+        let (mut end, mut last, mut count) = (self.end, self.last, 0);
+        for batch in batches {
+            let bytes = batch_bytes(batch);
+            check(batch, bytes, last, end);
+            let closed = count > 0 && (end - base >= limit || batch.log_id.term != term);
+            if closed || (count > 0 && end + bytes - self.end > self.group_bytes_max) {
+                break;
+            }
+            end += bytes;
+            last = batch.log_id;
+            count += 1;
+        }
+        (count, end - self.end)
+    }
+
+    fn write_run(&mut self, run: &[NewBatch], bytes: Length, opens: bool) -> Result<(), StepError> {
+        if opens {
+            let header = SegmentHeader {
+                cluster: self.cluster,
+                base_offset: self.end,
+                base_index: run[0].log_id.index,
+                term: run[0].log_id.term,
+                previous_term: self.last.term,
+            };
+            self.roll(header, bytes)?;
+        } else {
+            self.make_room(bytes)?;
+        }
+        let end = self.frame.fill(run);
+        assert_eq!(end, self.end + bytes, "the group was framed as it was measured");
+        let active = self.active.as_ref().expect("a segment is open");
+        let pos = position(active.header.base_offset, self.end);
+        self.frame.write(run, &*active.file, pos).meant("write to", &active.path)?;
+        active.file.sync_data().meant("sync", &active.path)?;
+        self.end = end;
+        self.last = run[run.len() - 1].log_id;
+        let mut table = self.shared.table_mut();
+        table.last = self.last;
+        table.segments.back_mut().expect("a segment is open").end = end;
+        Ok(())
+    }
+
+    /// Reserves room for `bytes` more in the active segment.
+    fn make_room(&mut self, bytes: Length) -> Result<(), StepError> {
+        let active = self.active.as_mut().expect("a segment is open");
+        let base = active.header.base_offset;
+        let needed = position(base, self.end + bytes);
+        let full = HEADER as u64 + self.limits.at(base).get();
+        let reserved = reserve(&*active.file, active.reserved, needed, (needed + RESERVE_AHEAD).min(full));
+        active.reserved = reserved.meant("reserve space in", &active.path).map_err(preparing)?;
+        Ok(())
+    }
+
+    /// Opens the segment that `header` describes (S4), with room for `bytes`, and seals the one before.
+    ///
+    /// Commit point: the return of the directory's sync. Before it the log ends where it ended.
+    fn roll(&mut self, header: SegmentHeader, bytes: Length) -> Result<(), StepError> {
+        let prepared = self.shared.spare().take();
+        let mut spare = match prepared {
+            Some(spare) => spare,
+            None => Spare::create(&self.shared).map_err(preparing)?,
+        };
+        let needed = HEADER as u64 + bytes.get();
+        let full = HEADER as u64 + self.limits.at(header.base_offset).get();
+        if let Err(failure) = spare.reserve(needed, (needed + RESERVE_AHEAD).min(full)) {
+            *self.shared.spare() = Some(spare);
+            return Err(preparing(failure));
+        }
+        let written = spare.file.write_all_at(&header.encode(), 0).meant("write the header of", &spare.path);
+        if let Err(failure) = written {
+            let error = preparing(failure);
+            if matches!(error, StepError::Full(_)) {
+                *self.shared.spare() = Some(spare);
+            }
+            return Err(error);
+        }
+        spare.file.sync_data().meant("sync", &spare.path)?;
+        self.seal()?;
+        let path = self.shared.dir.join(names::segment(header.base_offset));
+        self.shared.vfs.rename(&spare.path, &path).meant("rename to", &path)?;
+        self.shared.vfs.sync_dir(&self.shared.dir).meant("sync", &self.shared.dir)?;
+        let id = self.shared.fresh_id();
+        let segment = Segment { id, header, end: header.base_offset, path: path.clone() };
+        self.shared.table_mut().segments.push_back(segment);
+        self.active = Some(Active { file: spare.file, path, header, reserved: spare.reserved });
+        self.settle_limits();
+        self.prepare_for(header.base_offset);
+        Ok(())
+    }
+
+    /// Cuts the active segment to its exact length, durably: from now on it never changes.
+    fn seal(&mut self) -> Result<(), StepError> {
+        let Some(active) = &mut self.active else { return Ok(()) };
+        let exact = position(active.header.base_offset, self.end);
+        if active.reserved > exact {
+            active.file.set_len(exact).meant("cut to its length", &active.path)?;
+            active.file.sync_all().meant("sync", &active.path)?;
+            active.reserved = exact;
+        }
+        Ok(())
+    }
+
+    /// Removes all batches from `first_removed` on (S5). `to` is where it began, `last` the batch before it.
+    /// On return none of them comes back, whatever happens.
+    ///
+    /// # Errors
+    /// All final.
+    ///
+    /// # Panics
+    /// If that would cut below the mark, or `to` and `last` do not fit the log.
+    pub fn truncate(&mut self, first_removed: Index, to: Offset, last: LogId) -> Result<(), WriteError> {
+        self.alive()?;
+        assert_eq!(first_removed, last.index.next(), "what is removed follows what stays");
+        assert!(to >= self.floor, "nothing below the mark is cut: {to} is before {}", self.floor);
+        assert!(to <= self.end, "nothing behind the end is cut");
+        assert!(last.index <= self.last.index, "the last batch stays or goes, none is added");
+        if last.index == self.last.index {
+            assert_eq!((last, to), (self.last, self.end), "the last batch is what it was");
+            return Ok(());
+        }
+        assert_eq!(
+            self.shared.table().term_at(last.index),
+            Some(last.term),
+            "the batch that stays is the log's own"
+        );
+        self.cut(to, last).map_err(|failure| self.poisoned_by(failure))
+    }
+
+    fn cut(&mut self, to: Offset, last: LogId) -> Result<(), IoFailure> {
+        let old_end = self.end;
+        let gone = self.forget_from(to, last);
+        self.end = to;
+        self.last = last;
+        self.limits.truncate(to);
+        let Shared { vfs, dir, .. } = &*self.shared;
+        for segment in gone.iter().rev() {
+            vfs.remove(&segment.path).meant("remove", &segment.path)?;
+            // One by one: a gap in the middle would look like corruption.
+            vfs.sync_dir(dir).meant("sync", dir)?;
+            self.shared.forget(segment.id);
+        }
+        let now_last = self.shared.table().segments.back().cloned();
+        if !gone.is_empty() {
+            self.active = now_last.as_ref().map(|segment| self.reopen(segment)).transpose()?;
+        }
+        let dead_end = gone.front().map_or(old_end, |segment| segment.header.base_offset);
+        if let Some(active) = &mut self.active
+            && dead_end > to
+        {
+            let base = active.header.base_offset;
+            let (from, until) = (position(base, to), position(base, dead_end));
+            cut_file(&*active.file, &active.path, from, until)?;
+            active.reserved = until;
+        }
+        self.prepare_for(to);
+        Ok(())
+    }
+
+    /// Takes everything from `to` on out of the table; returns the segments that go wholly.
+    fn forget_from(&self, to: Offset, last: LogId) -> VecDeque<Segment> {
+        let mut table = self.shared.table_mut();
+        let kept = table.segments.partition_point(|segment| segment.header.base_offset < to);
+        let gone = table.segments.split_off(kept);
+        if let Some(segment) = table.segments.back_mut() {
+            segment.end = segment.end.min(to);
+            assert_eq!(segment.end, to, "the cut lies within the log");
+        }
+        assert_eq!(table.end(), to, "the log ends at the cut");
+        table.last = last;
+        gone
+    }
+
+    fn reopen(&self, segment: &Segment) -> Result<Active, IoFailure> {
+        let path = segment.path.clone();
+        let file = self.shared.vfs.open(&path, OpenMode::ReadWrite).meant("open", &path)?;
+        let reserved = file.len().meant("ask the length of", &path)?;
+        Ok(Active { file, path, header: segment.header, reserved })
+    }
+
+    /// No cut reopens a segment before the one that holds the floor: older limits are over.
+    fn settle_limits(&mut self) {
+        let table = self.shared.table();
+        let after = table.segments.partition_point(|segment| segment.header.base_offset <= self.floor);
+        if let Some(at) = after.checked_sub(1) {
+            self.limits.settle(table.segments[at].header.base_offset);
+        }
+    }
+
+    /// Tells the keeper how large the segment after the one that begins at `base`, or there, will be.
+    fn prepare_for(&self, base: Offset) {
+        self.shared.set_segment_bytes(self.limits.at(base.max(self.end)).get());
+    }
+
+    fn alive(&self) -> Result<(), WriteError> {
+        match &self.poison {
+            Some(reason) => Err(WriteError::Poisoned { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    fn poisoned_by(&mut self, failure: IoFailure) -> WriteError {
+        self.poison.get_or_insert_with(|| failure.to_string());
+        failure.into()
+    }
+}
+
+/// Cuts `file` at `from`, durably, then puts zeros where its dead bytes reached, durably (S5).
+pub(crate) fn cut_file(
+    file: &dyn VfsFile,
+    path: &std::path::Path,
+    from: u64,
+    until: u64,
+) -> Result<(), IoFailure> {
+    file.set_len(from).meant("cut", path)?;
+    file.sync_all().meant("sync", path)?;
+    let mut at = from;
+    while at < until {
+        let n = (until - at).min(ZEROS.len() as u64);
+        file.write_all_at(&ZEROS[..crate::error::to_usize(n)], at).meant("write zeros to", path)?;
+        at += n;
+    }
+    file.sync_data().meant("sync", path)
+}
+
+/// A batch fits behind the one before it, and the format.
+fn check(batch: &NewBatch, bytes: Length, last: LogId, end: Offset) {
+    let LogId { term, index } = batch.log_id;
+    assert_eq!(index, last.index.next(), "batches follow each other without a gap");
+    assert!(term >= last.term, "terms never sink: {term} after {}", last.term);
+    assert!(term > Term::ZERO, "a batch has a term");
+    assert_eq!(batch.offset, end, "a batch begins where the one before it ends");
+    assert!(!batch.entries.is_empty(), "a batch has entries");
+    assert!(batch.entries.len() <= BATCH_ENTRIES_MAX, "a batch has at most {BATCH_ENTRIES_MAX} entries");
+    assert!(bytes.get() <= BATCH_BYTES_MAX as u64, "a batch has at most {BATCH_BYTES_MAX} bytes");
+    for entry in &batch.entries {
+        assert!(entry.payload.len() <= PAYLOAD_BYTES_MAX, "payload length within its limit");
+        assert!(
+            entry.kind == Kind::Data || batch.entries.len() == 1,
+            "Raft's own entries are batches of their own"
+        );
+    }
+}
