@@ -46,7 +46,6 @@ impl LevelSpec {
     }
 
     /// The level of every module that is not named.
-    #[must_use]
     pub const fn general(&self) -> FilterLevel {
         self.general
     }

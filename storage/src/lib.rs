@@ -10,10 +10,12 @@
 //! Keeps:  what was reported durable is there after any crash, at its offset, once, with its bytes.
 //! Never:  knows Raft's roles, actors or clients; learns what is committed beyond the mark and a floor.
 
+pub mod checkpoint;
 pub mod dir;
 pub mod error;
 mod frame;
-mod install;
+pub mod inspect;
+pub mod install;
 pub mod keeper;
 mod limits;
 pub mod meta;
@@ -23,15 +25,20 @@ pub mod recovery;
 mod scan;
 mod shared;
 mod spare;
+pub mod verify;
 pub mod vfs;
 pub mod writer;
 
+pub use checkpoint::{CHECKPOINT_BYTES_MAX, Checkpoint};
 pub use dir::{DataDir, FormError, LockError, OpenOptions, Recovered, RecoveredBatch, RecoveredEntry};
 pub use error::IoFailure;
+pub use inspect::{InspectedEntry, Item, inspect, inspect_on};
+pub use install::{InstallError, Installer};
 pub use keeper::{KeeperError, Prepared, SegmentKeeper, TrimReport};
 pub use meta::{LogStart, Mark, Member, Membership, Meta, MetaError, MetaState};
 pub use reader::{Located, LogReader, ReadError, ScanError, SegmentInfo};
 pub use recovery::{Loss, OpenError, RecoveryReport};
+pub use verify::{Finding, VerifiedSegment, VerifyReport, verify, verify_on};
 pub use vfs::{OsVfs, Vfs, VfsFile};
 pub use writer::{Durable, LogWriter, NewBatch, NewEntry, WriteError};
 

@@ -18,7 +18,7 @@ use loglog_client::{AppendOptions, Appended, Client, Pipeline, PipelineOptions, 
 use loglog_proto::Offset;
 use tokio::sync::mpsc;
 
-use crate::connect::{Endpoints, stop};
+use crate::connect::{Endpoints, stop_append};
 use crate::exit::{Outcome, Stop};
 use crate::input::{Chunk, Input, Shape};
 use crate::output::Output;
@@ -75,8 +75,8 @@ async fn append_all(
         let mut chunk = chunk.map_err(Stop::failed)?;
         let payload = chunk.payloads.remove(0);
         let length = payload.len();
-        let options = AppendOptions { expect_end, ..AppendOptions::default() };
-        let appended = client.append_with(payload, options).await.map_err(|error| stop(&error))?;
+        let options = AppendOptions { expect_end };
+        let appended = client.append_with(payload, options).await.map_err(|error| stop_append(&error))?;
         acknowledged.take(&appended, length)?;
         first = Some(chunk);
     }
@@ -112,7 +112,7 @@ async fn feed(
         };
         for payload in chunk.payloads {
             let length = payload.len();
-            let ticket = pipeline.append(payload).await.map_err(|error| stop(&error))?;
+            let ticket = pipeline.append(payload).await.map_err(|error| stop_append(&error))?;
             if tickets.send((ticket, length)).await.is_err() {
                 // The other side stopped, and says why.
                 return Ok(());
@@ -143,7 +143,7 @@ async fn settle(mut tickets: mpsc::Receiver<(Ticket, usize)>, acknowledged: &mut
                 ticket.await
             }
         };
-        let appended = answer.map_err(|error| stop(&error))?;
+        let appended = answer.map_err(|error| stop_append(&error))?;
         acknowledged.take(&appended, length)?;
     }
 }

@@ -3,8 +3,7 @@
 //! Owns:   `--endpoints`; the road from an error of the client to words and an exit code.
 
 use clap::Args;
-use loglog_client::{Client, Error};
-use loglog_proto::error::Code;
+use loglog_client::{AppendError, Client, Error};
 
 use crate::exit::{Exit, Outcome, Stop};
 
@@ -39,31 +38,77 @@ impl Endpoints {
 
     /// A client that knows the nodes.
     pub(crate) async fn connect(&self) -> Outcome<Client> {
-        Client::builder().endpoints(self.list().iter().cloned()).connect().await.map_err(|error| {
-            let stop = stop(&error);
-            match stop {
-                Stop::Failure(Exit::Unavailable, message) => Stop::new(
-                    Exit::Unavailable,
-                    format!(
-                        "no node at {}: {message} (is loglogd running? --endpoints or LOGLOG_ENDPOINTS say where to look)",
-                        self.list().join(", ")
-                    ),
-                ),
-                other => other,
-            }
+        let client = Client::builder().endpoints(self.list().iter().cloned()).connect().await;
+        client.map_err(|error| match stop(&error) {
+            Stop::Failure(Exit::Unavailable, message) => Stop::new(
+                Exit::Unavailable,
+                format!("{message} (start one with `loglogd`; --endpoints or LOGLOG_ENDPOINTS say where to look)"),
+            ),
+            other => other,
         })
     }
 }
 
 /// How to end after `error`.
 pub(crate) fn stop(error: &Error) -> Stop {
-    let exit = match error.code() {
-        Some(Code::Conflict) => Exit::Conflict,
-        Some(Code::BeyondEnd | Code::Trimmed) => Exit::NotFound,
-        Some(Code::Damaged) => Exit::Damaged,
+    let exit = match error {
+        Error::Trimmed { .. } | Error::BeyondEnd { .. } | Error::NotAnEntry { .. } => Exit::NotFound,
+        Error::Damaged { .. } => Exit::Damaged,
+        Error::NoEndpoint | Error::Endpoint { .. } => Exit::Usage,
+        _ if error.is_retryable() => Exit::Unavailable,
+        _ => Exit::Failed,
+    };
+    Stop::new(exit, error.to_string())
+}
+
+/// How to end after an append that failed.
+pub(crate) fn stop_append(error: &AppendError) -> Stop {
+    let exit = match error {
+        AppendError::Conflict { .. } => Exit::Conflict,
         _ if error.may_have_happened() => Exit::Unknown,
         _ if error.is_retryable() => Exit::Unavailable,
         _ => Exit::Failed,
     };
     Stop::new(exit, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use loglog_proto::error::{Code, Refusal};
+    use loglog_proto::{Offset, Sequence, WriterId};
+
+    use super::*;
+
+    fn exit(stop: Stop) -> Exit {
+        match stop {
+            Stop::Failure(exit, _) => exit,
+            Stop::Unread => panic!("a failure"),
+        }
+    }
+
+    fn refused(code: Code, may_have_happened: bool) -> AppendError {
+        let (writer, sequence) = (WriterId::new(1), Sequence::new(1));
+        AppendError::Refused { refusal: Refusal::new(code, "no"), may_have_happened, writer, sequence }
+    }
+
+    #[test]
+    fn a_conflict_is_not_an_unknown_outcome() {
+        let conflict = AppendError::Conflict { expected: Offset::new(1), end: Offset::new(2) };
+        assert_eq!(exit(stop_append(&conflict)), Exit::Conflict);
+        assert_eq!(exit(stop_append(&refused(Code::Interrupted, true))), Exit::Unknown);
+        assert_eq!(exit(stop_append(&refused(Code::DiskFull, false))), Exit::Unavailable);
+        assert_eq!(exit(stop_append(&refused(Code::TooLarge, false))), Exit::Failed);
+    }
+
+    #[test]
+    fn an_offset_that_is_not_there_is_no_failure_of_the_node() {
+        let (offset, end) = (Offset::new(9), Offset::new(3));
+        assert_eq!(exit(stop(&Error::BeyondEnd { offset, end })), Exit::NotFound);
+        assert_eq!(exit(stop(&Error::Trimmed { offset: end, start: offset })), Exit::NotFound);
+        let late = Error::TimedOut { after: Duration::from_secs(1), last: None };
+        assert_eq!(exit(stop(&late)), Exit::Unavailable);
+        assert_eq!(exit(stop(&Error::Refused(Refusal::new(Code::Forbidden, "no")))), Exit::Failed);
+    }
 }

@@ -6,7 +6,7 @@
 use std::str::FromStr;
 
 use futures_util::StreamExt;
-use loglog_client::Client;
+use loglog_client::{Client, Error};
 use loglog_proto::limits::{ENTRY_BYTES_MAX, READ_BYTES_MAX};
 use loglog_proto::{Length, Offset};
 
@@ -133,55 +133,48 @@ pub(crate) async fn entries(
     output: &mut Output,
 ) -> Outcome {
     let mut stream = std::pin::pin!(client.entries(from, until));
-    let mut at = from;
     while let Some(entry) = stream.next().await {
         match entry {
             // With --max, the last one may reach beyond.
             Ok(entry) if entry.end > until => break,
-            Ok(entry) => {
-                output.entry(&entry, form)?;
-                at = entry.end;
-            }
+            Ok(entry) => output.entry(&entry, form)?,
             Err(error) => {
                 output.flush()?;
-                return Err(inside(client, at, stop(&error), at == from).await);
+                return Err(explain(client, &error).await);
             }
         }
     }
     Ok(())
 }
 
-/// If reading at `at` failed because no entry begins there, says where the next ones begin.
-async fn inside(client: &Client, at: Offset, failure: Stop, first: bool) -> Stop {
-    let Stop::Failure(Exit::Damaged, message) = failure else { return failure };
-    if !first {
-        return Stop::Failure(Exit::Damaged, message);
-    }
-    let back = Length::of(ENTRY_BYTES_MAX);
-    let Ok(log) = client.end(false).await else { return Stop::Failure(Exit::Damaged, message) };
-    let begin = at.saturating_back(back).max(log.start);
-    let end = log.end.min(at + back);
-    let mut bytes = Vec::new();
-    let mut position = begin;
-    while position < end {
-        let wanted = Length::new((end - position).get().min(READ_BYTES_MAX as u64));
-        match client.read(position, wanted).await {
-            Ok(data) if !data.bytes.is_empty() => {
-                bytes.extend_from_slice(&data.bytes);
-                position += Length::of(data.bytes.len());
-            }
-            _ => break,
-        }
-    }
-    match surroundings(begin, &bytes, at, log.end) {
+/// How to end after `error`; if no entry begins where reading was to begin, with the places nearby where one does.
+async fn explain(client: &Client, error: &Error) -> Stop {
+    let Error::NotAnEntry { offset, .. } = error else { return stop(error) };
+    match around(client, *offset).await {
         Some(Surroundings { before, after }) => Stop::new(
             Exit::NotFound,
-            format!(
-                "no entry begins at offset {at}: it lies inside the one at {before}; the next is at {after}"
-            ),
+            format!("no entry begins at offset {offset}: it lies inside the one at {before}; the next is at {after}"),
         ),
-        None => Stop::Failure(Exit::Damaged, message),
+        // Nor does any whole entry lie around it: so it is the bytes that are wrong, not the offset.
+        None => Stop::new(Exit::Damaged, error.to_string()),
     }
+}
+
+/// The entry that `offset` is inside of.
+async fn around(client: &Client, offset: Offset) -> Option<Surroundings> {
+    let log = client.end(false).await.ok()?;
+    let reach = Length::of(ENTRY_BYTES_MAX);
+    let begin = offset.saturating_back(reach).max(log.start);
+    let end = log.end.min(offset + reach);
+    let mut bytes = Vec::new();
+    let mut at = begin;
+    while at < end {
+        let wanted = (end - at).get().min(READ_BYTES_MAX as u64);
+        let data = client.read(at, Length::new(wanted)).await.ok().filter(|data| !data.bytes.is_empty())?;
+        bytes.extend_from_slice(&data.bytes);
+        at += Length::of(data.bytes.len());
+    }
+    surroundings(begin, &bytes, offset, log.end)
 }
 
 #[cfg(test)]

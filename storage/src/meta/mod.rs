@@ -241,10 +241,18 @@ impl Meta {
         self.slot.install
     }
 
-    /// Past the point of no return of a snapshot, or through with it (S25).
+    /// The point of no return of a snapshot (S25).
     pub(crate) fn save_install(&mut self, state: MetaState, install: Option<Mark>) -> Result<(), MetaError> {
         self.check_successor(&state);
         self.save_slot(state, install)
+    }
+
+    /// The snapshot's files are in place: the mark first, synced, then the slot that forgets the installation.
+    pub(crate) fn finish_install(&mut self, state: MetaState, mark: Mark) -> Result<(), MetaError> {
+        assert!(mark >= self.mark.mark, "the mark never sinks");
+        self.write_mark(mark)?;
+        self.sync()?;
+        self.save_slot(state, None)
     }
 
     pub(crate) fn watch(&mut self, shared: Arc<Shared>) {

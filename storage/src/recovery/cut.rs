@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use loglog_proto::entry::{EntryRef, PREFIX, Prefix, SUFFIX};
 use loglog_proto::header::HEADER;
-use loglog_proto::{Length, Offset};
+use loglog_proto::{Length, Offset, Term};
 
 use super::Recovery;
 use super::survey::Found;
@@ -21,7 +21,7 @@ use crate::vfs::{OpenMode, VfsFile, read_exact_at, read_full_at};
 const CHUNK: u64 = 1 << 20;
 
 /// Behind the last byte of the file that is not zero, or `from` if there is none in `from..len`.
-pub(super) fn used_end(file: &dyn VfsFile, path: &Path, from: u64, len: u64) -> Result<u64, IoFailure> {
+pub(crate) fn used_end(file: &dyn VfsFile, path: &Path, from: u64, len: u64) -> Result<u64, IoFailure> {
     let mut used = from;
     let mut chunk = Vec::new();
     let mut at = from;
@@ -39,48 +39,53 @@ pub(super) fn used_end(file: &dyn VfsFile, path: &Path, from: u64, len: u64) -> 
     Ok(used)
 }
 
-/// Offset of a valid entry at or behind `from`, at any alignment, in the file's first `used` bytes.
-pub(super) fn valid_entry_beyond(
-    file: &dyn VfsFile,
-    segment: &Found,
-    from: Offset,
-    used: u64,
-) -> Result<Option<Offset>, IoFailure> {
-    let base = segment.header.base_offset;
-    let mut window = Vec::new();
-    let mut at = position(base, from);
-    while at + PREFIX as u64 <= used {
-        window.resize(to_usize((used - at).min(CHUNK)), 0);
-        let found = read_full_at(file, &mut window, at).meant("read", &segment.path)?;
-        if found < PREFIX {
-            break;
-        }
-        for head in 0..=found - PREFIX {
-            let pos = at + head as u64;
-            let offset = base + Length::new(pos - HEADER as u64);
-            let Ok(prefix) = Prefix::decode(offset, &window[head..]) else { continue };
-            if prefix.term == segment.header.term && is_entry(file, segment, offset, &prefix)? {
-                return Ok(Some(offset));
-            }
-        }
-        at += (found - PREFIX) as u64 + 1;
-    }
-    Ok(None)
+/// A segment's file in which to look for entries at any alignment.
+pub(crate) struct Search<'a> {
+    pub(crate) file: &'a dyn VfsFile,
+    pub(crate) path: &'a Path,
+    pub(crate) base: Offset,
+    /// Only entries of this term count.
+    pub(crate) term: Term,
 }
 
-/// Whether the entry that `prefix` announces at `offset` is there, wholly. The cheap test first.
-fn is_entry(file: &dyn VfsFile, segment: &Found, offset: Offset, prefix: &Prefix) -> Result<bool, IoFailure> {
-    let pos = position(segment.header.base_offset, offset);
-    let len = prefix.entry_len();
-    let mut suffix = [0; SUFFIX];
-    let behind = pos + len.get() - SUFFIX as u64;
-    let found = read_full_at(file, &mut suffix, behind).meant("read", &segment.path)?;
-    if found < SUFFIX || suffix[..4] != prefix.payload_len.to_le_bytes() {
-        return Ok(false);
+impl Search<'_> {
+    /// Offset of the first valid entry at or behind `from`, in the file's first `used` bytes.
+    pub(crate) fn valid_entry(&self, from: Offset, used: u64) -> Result<Option<Offset>, IoFailure> {
+        let mut window = Vec::new();
+        let mut at = position(self.base, from);
+        while at + PREFIX as u64 <= used {
+            window.resize(to_usize((used - at).min(CHUNK)), 0);
+            let found = read_full_at(self.file, &mut window, at).meant("read", self.path)?;
+            if found < PREFIX {
+                break;
+            }
+            for head in 0..=found - PREFIX {
+                let pos = at + head as u64;
+                let offset = self.base + Length::new(pos - HEADER as u64);
+                let Ok(prefix) = Prefix::decode(offset, &window[head..]) else { continue };
+                if prefix.term == self.term && self.is_entry(offset, &prefix)? {
+                    return Ok(Some(offset));
+                }
+            }
+            at += (found - PREFIX) as u64 + 1;
+        }
+        Ok(None)
     }
-    let mut bytes = vec![0; len.as_usize()];
-    let found = read_full_at(file, &mut bytes, pos).meant("read", &segment.path)?;
-    Ok(EntryRef::decode(offset, &bytes[..found]).is_ok())
+
+    /// Whether the entry that `prefix` announces at `offset` is there, wholly. The cheap test first.
+    fn is_entry(&self, offset: Offset, prefix: &Prefix) -> Result<bool, IoFailure> {
+        let pos = position(self.base, offset);
+        let len = prefix.entry_len();
+        let mut suffix = [0; SUFFIX];
+        let behind = pos + len.get() - SUFFIX as u64;
+        let found = read_full_at(self.file, &mut suffix, behind).meant("read", self.path)?;
+        if found < SUFFIX || suffix[..4] != prefix.payload_len.to_le_bytes() {
+            return Ok(false);
+        }
+        let mut bytes = vec![0; len.as_usize()];
+        let found = read_full_at(self.file, &mut bytes, pos).meant("read", self.path)?;
+        Ok(EntryRef::decode(offset, &bytes[..found]).is_ok())
+    }
 }
 
 /// Copies `from..to` of a segment's file into a side file, durably.

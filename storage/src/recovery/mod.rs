@@ -7,15 +7,16 @@
 //! Keeps:  what it hands out above the mark is on the disk, not only in the page cache (S8).
 //! Never:  unlinks or cuts anything unsaid: it is copied aside, synced and reported (S7); panics over bytes.
 
-mod cut;
-mod survey;
-mod walk;
+pub(crate) mod cut;
+pub(crate) mod survey;
+pub(crate) mod walk;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use loglog_proto::header::SegmentHeader;
 use loglog_proto::{ClusterId, Length, LogId, Offset};
 
 use self::survey::{Chain, Found};
@@ -29,7 +30,7 @@ use crate::names;
 use crate::reader::LogReader;
 use crate::scan::position;
 use crate::shared::{Segment, Shared, Table};
-use crate::vfs::{OpenMode, Vfs};
+use crate::vfs::{OpenMode, Vfs, VfsFile};
 use crate::writer::{Active, LogWriter, WriterStart};
 
 /// Why a directory could not be opened.
@@ -155,8 +156,6 @@ struct Recovery<'a> {
 
 /// Where damage begins that no power cut explains, or with which a segment is not accepted.
 struct Damage {
-    /// The first segment that does not stay whole, by its place in the chain's `kept`, or behind them.
-    segment: usize,
     path: PathBuf,
     /// The log would end here.
     cut: Offset,
@@ -284,7 +283,6 @@ impl Recovery<'_> {
         let start = meta.state().start;
         let mut segments = chain.kept.clone();
         let mut damage = chain.broken.as_ref().map(|broken| Damage {
-            segment: segments.len(),
             path: broken.path.clone(),
             cut: broken.offset,
             batch: None,
@@ -297,7 +295,7 @@ impl Recovery<'_> {
         for at in from..segments.len() {
             let segment = &mut segments[at];
             let is_last = at + 1 == chain.kept.len() && damage.is_none();
-            if let Some(found) = self.walk_segment(&mut walker, segment, at, is_last)? {
+            if let Some(found) = self.walk_segment(&mut walker, segment, is_last)? {
                 damage = Some(found);
                 segments.truncate(at + 1);
                 break;
@@ -319,7 +317,6 @@ impl Recovery<'_> {
         let end = segments.last().map_or(start.offset, |segment| segment.end);
         if damage.is_none() && end < self.mark.offset {
             damage = Some(Damage {
-                segment: segments.len(),
                 path: segments.last().map_or(self.dir.to_owned(), |segment| segment.path.clone()),
                 cut: end,
                 batch: None,
@@ -334,7 +331,6 @@ impl Recovery<'_> {
         &mut self,
         walker: &mut Walker,
         segment: &mut Found,
-        at: usize,
         is_last: bool,
     ) -> Result<Option<Damage>, OpenError> {
         self.report.segments_scanned += 1;
@@ -345,14 +341,13 @@ impl Recovery<'_> {
                 format!("its header says that it begins with batch {claimed}; it is batch {counted}");
             let (path, cut) = (segment.path.clone(), segment.header.base_offset);
             segment.end = cut;
-            return Ok(Some(Damage { segment: at, path, cut, batch: batch(walker), detail }));
+            return Ok(Some(Damage { path, cut, batch: batch(walker), detail }));
         }
         let file = self.vfs.open(&segment.path, OpenMode::ReadWrite).meant("open", &segment.path)?;
         let stop = walker.walk(&*file, segment)?;
         segment.end = walker.end;
         let Some(stop) = stop else { return Ok(None) };
         let damage = |detail: String| Damage {
-            segment: at,
             path: segment.path.clone(),
             cut: segment.end,
             batch: batch(walker),
@@ -371,7 +366,7 @@ impl Recovery<'_> {
     /// The last segment's invalid end: zeros, torn, or proven corrupt.
     fn judge(
         &mut self,
-        file: &dyn crate::vfs::VfsFile,
+        file: &dyn VfsFile,
         segment: &Found,
         stop: &Stop,
     ) -> Result<Option<String>, OpenError> {
@@ -381,7 +376,9 @@ impl Recovery<'_> {
             return Ok(None);
         }
         let beyond = stop.at + self.group_bytes_max;
-        if let Some(valid) = cut::valid_entry_beyond(file, segment, beyond, used)? {
+        let SegmentHeader { base_offset: base, term, .. } = segment.header;
+        let search = cut::Search { file, path: &segment.path, base, term };
+        if let Some(valid) = search.valid_entry(beyond, used)? {
             let detail =
                 format!("{}, but a valid entry lies at {valid}, more than a write group beyond", stop.detail);
             return Ok(Some(detail));
@@ -412,13 +409,12 @@ impl Recovery<'_> {
         kept: Kept,
         damage: Damage,
     ) -> Result<Kept, OpenError> {
-        let mut bytes = 0;
         let stays = kept.segments.len();
-        let old_mark = self.mark;
-        let new_mark = Mark { index: kept.last.index, offset: kept.end };
-        let whole =
-            chain.kept.into_iter().map(|found| (found.header.base_offset, found.path, found.len)).skip(stays);
+        let (old_mark, new_mark) = (self.mark, Mark { index: kept.last.index, offset: kept.end });
+        let whole = chain.kept.into_iter().map(|found| (found.header.base_offset, found.path, found.len)).skip(stays);
         let rest: Vec<_> = whole.chain(chain.rest).collect();
+        let mut bytes: u64 = rest.iter().map(|(_, _, len)| len).sum();
+        let mut cut_last = None;
         if let Some(last) = kept.segments.last() {
             let file = self.vfs.open(&last.path, OpenMode::ReadWrite).meant("open", &last.path)?;
             let cut = position(last.header.base_offset, last.end);
@@ -427,25 +423,17 @@ impl Recovery<'_> {
                 let aside = cut::copy_aside(self, &*file, last, cut, used)?;
                 self.report.side_files.push(aside);
                 bytes += used - cut;
+                cut_last = Some((file, &last.path, cut, used));
             }
-            if new_mark < old_mark {
-                meta.accept_loss(new_mark).map_err(meta_failure)?;
-            }
-            for (base, path, len) in rest.iter().rev() {
-                cut::rename_aside(self, *base, path)?;
-                bytes += len;
-            }
-            if used > cut {
-                crate::writer::cut_file(&*file, &last.path, cut, used)?;
-            }
-        } else {
-            if new_mark < old_mark {
-                meta.accept_loss(new_mark).map_err(meta_failure)?;
-            }
-            for (base, path, len) in rest.iter().rev() {
-                cut::rename_aside(self, *base, path)?;
-                bytes += len;
-            }
+        }
+        if new_mark < old_mark {
+            meta.accept_loss(new_mark).map_err(meta_failure)?;
+        }
+        for (base, path, _) in rest.iter().rev() {
+            cut::rename_aside(self, *base, path)?;
+        }
+        if let Some((file, path, cut, used)) = cut_last {
+            crate::writer::cut_file(&*file, path, cut, used)?;
         }
         self.mark = self.mark.min(new_mark);
         let Damage { detail, .. } = damage;

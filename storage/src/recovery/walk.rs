@@ -34,6 +34,8 @@ pub(crate) struct Walker {
     pub(crate) end: Offset,
     /// Whole batches met.
     pub(crate) batches: u64,
+    /// Entries in them.
+    pub(crate) entries: u64,
     /// Batches above the mark.
     pub(crate) tail: Vec<RecoveredBatch>,
     /// Control batches at or below it.
@@ -42,7 +44,7 @@ pub(crate) struct Walker {
 
 impl Walker {
     pub(crate) fn new(mark: Mark, first: Index) -> Self {
-        Self { mark, next: first, end: Offset::ZERO, batches: 0, tail: Vec::new(), controls: Vec::new() }
+        Self { mark, next: first, end: Offset::ZERO, batches: 0, entries: 0, tail: Vec::new(), controls: Vec::new() }
     }
 
     /// Walks over all of `segment`, which begins with batch `next`. `None` if it is whole batches to its last byte.
@@ -75,6 +77,7 @@ impl Walker {
     /// A whole batch.
     fn close(&mut self, segment: &Found, entries: Vec<RecoveredEntry>, end: Offset) -> Result<(), String> {
         let log_id = LogId { term: segment.header.term, index: self.next };
+        let count = entries.len() as u64;
         let batch = RecoveredBatch { log_id, offset: self.end, end, entries };
         let Mark { index, offset } = self.mark;
         if batch.offset < offset && offset < end {
@@ -93,6 +96,7 @@ impl Walker {
         self.end = end;
         self.next = self.next.next();
         self.batches += 1;
+        self.entries += count;
         Ok(())
     }
 }

@@ -1,6 +1,9 @@
 //! Tests of the crate as a whole: a conformance suite over both file systems, power cuts, damage.
 
+mod arbitrary;
 mod conformance;
+mod damage;
 mod kit;
+mod order;
 mod power_cut;
 mod workload;

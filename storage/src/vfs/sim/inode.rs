@@ -79,39 +79,37 @@ impl Inode {
         self.ops.iter().map(|(number, _)| *number)
     }
 
+    /// What was written since the last sync reaches the disk, and the length.
     pub(super) fn sync_all(&mut self) {
-        self.durable = self.now.clone();
+        for number in self.dirty() {
+            self.durable.put(number, self.now.share(number));
+        }
+        self.durable.set_len(self.now.len());
         self.ops.clear();
     }
 
     /// As `sync_all`, but a length that has shrunk stays as it was on the disk, and so do the bytes behind it.
     pub(super) fn sync_data(&mut self) {
-        let shrunk =
-            self.ops.iter().any(|(_, op)| matches!(op, FileOp::SetLen(len) if *len < self.durable.len()));
-        let new_len = self.now.len();
-        if shrunk && new_len < self.durable.len() {
-            let mut kept = self.durable.to_vec();
-            self.now.read(&mut kept[..to_usize(new_len)], 0);
-            let mut durable = Pages::default();
-            durable.write(&kept, 0);
-            self.durable = durable;
-            let number = self.ops.last().map_or(0, |(number, _)| *number);
-            self.ops = vec![(number, FileOp::SetLen(new_len))];
-            return;
+        let (old_len, new_len) = (self.durable.len(), self.now.len());
+        if new_len >= old_len {
+            return self.sync_all();
         }
-        if shrunk {
-            self.durable = self.now.clone();
-        } else {
-            for (_, op) in &self.ops {
-                if let FileOp::Write { pos, bytes } = op {
-                    for number in touched(*pos, bytes.len()) {
-                        self.durable.put(number, self.now.share(number));
-                    }
-                }
+        let behind = self.durable.to_vec().split_off(to_usize(new_len));
+        self.sync_all();
+        self.durable.write(&behind, new_len);
+        self.ops = vec![(0, FileOp::SetLen(new_len))];
+    }
+
+    /// The pages that differ from the disk because of an operation.
+    fn dirty(&self) -> BTreeSet<u64> {
+        let mut numbers = BTreeSet::new();
+        for (_, op) in &self.ops {
+            match op {
+                FileOp::Write { pos, bytes } => numbers.extend(touched(*pos, bytes.len())),
+                FileOp::SetLen(len) => numbers.extend(self.durable.numbers().filter(|n| (n + 1) * PAGE as u64 > *len)),
             }
-            self.durable.set_len(new_len);
         }
-        self.ops.clear();
+        numbers
     }
 
     /// The sync failed: the pages count as clean, and are not on the disk.
@@ -152,31 +150,28 @@ impl Inode {
 
     /// Every page, or every sector of it, as it was at some moment since the last sync; the length likewise.
     fn random_image(&self, rng: &mut impl Rng) -> Pages {
-        let mut numbers: BTreeSet<u64> = BTreeSet::new();
         let mut lengths = vec![self.durable.len()];
         for (_, op) in &self.ops {
             let before = lengths[lengths.len() - 1];
-            match op {
-                FileOp::Write { pos, bytes } => {
-                    numbers.extend(touched(*pos, bytes.len()));
-                    lengths.push(before.max(pos + bytes.len() as u64));
-                }
-                FileOp::SetLen(len) => {
-                    numbers.extend(self.durable.numbers().filter(|n| (n + 1) * PAGE as u64 > *len));
-                    lengths.push(*len);
-                }
-            }
+            lengths.push(match op {
+                FileOp::Write { pos, bytes } => before.max(pos + bytes.len() as u64),
+                FileOp::SetLen(len) => *len,
+            });
         }
         let mut image = self.durable.clone();
-        for number in numbers {
+        for number in self.dirty() {
             let mut page = self.moment(number, rng);
-            if rng.random_ratio(1, 4) {
-                let other = self.moment(number, rng);
-                for sector in (0..PAGE).step_by(SECTOR) {
-                    if rng.random() {
-                        page[sector..sector + SECTOR].copy_from_slice(&other[sector..sector + SECTOR]);
+            match rng.random_range(0..8) {
+                0 | 1 => {
+                    let other = self.moment(number, rng);
+                    for sector in (0..PAGE).step_by(SECTOR) {
+                        if rng.random() {
+                            page[sector..sector + SECTOR].copy_from_slice(&other[sector..sector + SECTOR]);
+                        }
                     }
                 }
+                2 => self.tear(number, &mut page, rng),
+                _ => {}
             }
             image.write(&page, number * PAGE as u64);
         }
@@ -185,6 +180,16 @@ impl Inode {
         image.set_len(len.min(full));
         image.set_len(len);
         image
+    }
+
+    /// The disk was in the middle of this page, at some byte of those that change.
+    fn tear(&self, number: u64, page: &mut Page, rng: &mut impl Rng) {
+        let other = self.moment(number, rng);
+        let differs = |at: &usize| page[*at] != other[*at];
+        if let (Some(first), Some(last)) = ((0..PAGE).find(differs), (0..PAGE).rfind(differs)) {
+            let at = rng.random_range(first..=last);
+            page[at..].copy_from_slice(&other[at..]);
+        }
     }
 
     /// A page after some number of the operations that touched it.

@@ -195,6 +195,11 @@ impl SimVfs {
         Ok(())
     }
 
+    /// Starts a transcript; gives what an earlier one holds.
+    pub fn listen(&self) -> Vec<String> {
+        self.state().transcript.replace(Vec::new()).unwrap_or_default()
+    }
+
     /// Puts a file there, durably, replacing what was there.
     pub fn plant(&self, path: &Path, bytes: &[u8]) {
         self.state().plant(path, bytes);
@@ -298,9 +303,10 @@ impl SimFile {
         Ok((state, fault))
     }
 
-    fn sync(&self, how: fn(&mut inode::Inode)) -> io::Result<()> {
+    fn sync(&self, how: fn(&mut inode::Inode), verb: &str) -> io::Result<()> {
         match self.begin(OpKind::Sync) {
             Ok((mut state, _)) => {
+                state.tell_of(self.inode, |name| format!("{verb} {name}"));
                 how(state.inode(self.inode));
                 Ok(())
             }
@@ -339,11 +345,11 @@ impl VfsFile for SimFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.sync(inode::Inode::sync_data)
+        self.sync(inode::Inode::sync_data, "sync")
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.sync(inode::Inode::sync_all)
+        self.sync(inode::Inode::sync_all, "sync with length")
     }
 
     fn len(&self) -> io::Result<u64> {

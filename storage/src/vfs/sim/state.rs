@@ -69,6 +69,13 @@ pub(super) struct State {
     pub(super) faults: Vec<(OpKind, u64, Fault)>,
     /// Bytes of the disk; without bound if none.
     pub(super) space: Option<u64>,
+    /// What was done, in words, while somebody listens.
+    pub(super) transcript: Option<Vec<String>>,
+}
+
+/// A path's last part, as text.
+pub(super) fn short(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
 impl State {
@@ -106,6 +113,21 @@ impl State {
         Ok(())
     }
 
+    /// Adds a line to the transcript.
+    pub(super) fn tell(&mut self, line: impl FnOnce() -> String) {
+        if let Some(transcript) = &mut self.transcript {
+            transcript.push(line());
+        }
+    }
+
+    /// As `tell`, about an open file, by the name that it has now.
+    pub(super) fn tell_of(&mut self, inode: u64, line: impl FnOnce(String) -> String) {
+        if self.transcript.is_some() {
+            let name = self.names.iter().find(|(_, number)| **number == inode).map(|(path, _)| short(path));
+            self.tell(|| line(name.unwrap_or_else(|| "(unlinked)".to_owned())));
+        }
+    }
+
     pub(super) fn find(&self, path: &Path) -> io::Result<u64> {
         self.names.get(path).copied().ok_or_else(|| ErrorKind::NotFound.into())
     }
@@ -120,6 +142,7 @@ impl State {
     }
 
     pub(super) fn create(&mut self, path: &Path) -> io::Result<u64> {
+        self.tell(|| format!("create {}", short(path)));
         let parent = path.parent().unwrap_or(Path::new("")).to_owned();
         if !self.dirs.contains(&parent) {
             return Err(ErrorKind::NotFound.into());
@@ -147,6 +170,7 @@ impl State {
 
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let inode = self.find(from)?;
+        self.tell(|| format!("rename {} to {}", short(from), short(to)));
         self.names.remove(from);
         self.names.insert(to.to_owned(), inode);
         let number = self.number();
@@ -156,6 +180,7 @@ impl State {
 
     pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
         let inode = self.find(path)?;
+        self.tell(|| format!("remove {}", short(path)));
         self.names.remove(path);
         let number = self.number();
         self.dir_ops.push((number, DirOp::Unlink { path: path.to_owned(), inode }));
@@ -163,6 +188,7 @@ impl State {
     }
 
     pub(super) fn sync_dir(&mut self, dir: &Path) {
+        self.tell(|| "sync directory".to_owned());
         let ops = std::mem::take(&mut self.dir_ops);
         for (number, op) in ops {
             if op.path().parent() == Some(dir) {
@@ -195,6 +221,14 @@ impl State {
         if new.saturating_sub(old) > self.free() {
             return Err(ErrorKind::StorageFull.into());
         }
+        self.tell_of(inode, |name| match &op {
+            FileOp::Write { pos, bytes } if bytes.iter().all(|byte| *byte == 0) => {
+                format!("write zeros to {name} at {pos}, {} bytes", bytes.len())
+            }
+            FileOp::Write { pos, bytes } => format!("write {name} at {pos}, {} bytes", bytes.len()),
+            FileOp::SetLen(len) if *len < old => format!("cut {name} to {len} bytes"),
+            FileOp::SetLen(len) => format!("lengthen {name} to {len} bytes"),
+        });
         let number = self.number();
         self.inode(inode).apply(number, op);
         Ok(())

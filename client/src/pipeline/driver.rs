@@ -1,0 +1,266 @@
+//! The task that runs a pipeline: carries what happens to the state, and what the state decides to the world.
+//!
+//! Owns:   the link, the clock, the callers' completions.
+//! Keeps:  takes all that is waiting at once, so that a busy pipeline costs little per append.
+//! Never:  decides.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use loglog_proto::Offset;
+use loglog_proto::request::RequestBody;
+use loglog_proto::response::{Appended, ResponseBody};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::PipelineOptions;
+use super::state::{Effects, LinkId, LinkLimits, Settings, State, Wish};
+use crate::append_error::AppendError;
+use crate::connection::{Connection, Replies, ReplySink};
+use crate::error::Error;
+use crate::hub::Hub;
+
+/// The most commands taken at once.
+const COMMANDS: usize = 1024;
+/// A timer that is set but not needed waits this long.
+const FAR: Duration = Duration::from_secs(3600);
+
+/// What callers hand in.
+#[derive(Debug)]
+pub(super) enum Command {
+    Append { completion: Completion, payload: Bytes, crc: u32, expect_end: Option<Offset>, called: Instant },
+    Flush(oneshot::Sender<Result<(), AppendError>>),
+}
+
+/// Where an outcome goes, and what it gives back to the budget.
+#[derive(Debug)]
+pub(super) struct Completion {
+    pub(super) to: oneshot::Sender<Result<Appended, AppendError>>,
+    pub(super) cost: u32,
+}
+
+/// Runs one pipeline.
+pub(super) struct Driver {
+    hub: Arc<Hub>,
+    state: State<Completion>,
+    budget: Arc<Semaphore>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    replies_to: mpsc::UnboundedSender<Replies>,
+    replies: mpsc::UnboundedReceiver<Replies>,
+    link: Option<(LinkId, Connection)>,
+    links: u64,
+    connecting: Option<BoxFuture<'static, Result<Connection, Error>>>,
+    learning: Option<BoxFuture<'static, (LinkId, Option<Offset>)>>,
+    flushes: Flushes,
+    started: Instant,
+}
+
+/// Who waits for what was handed in before.
+#[derive(Default)]
+struct Flushes {
+    taken: u64,
+    done: u64,
+    /// Each with the count of appends that must be done.
+    waiting: VecDeque<(u64, oneshot::Sender<Result<(), AppendError>>)>,
+    error: Option<AppendError>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        hub: Arc<Hub>,
+        options: PipelineOptions,
+        budget: Arc<Semaphore>,
+        commands: mpsc::UnboundedReceiver<Command>,
+    ) -> Self {
+        let settings = Settings { entries_max: options.entries_max, timeout: options.timeout };
+        let (replies_to, replies) = mpsc::unbounded_channel();
+        Self {
+            hub,
+            state: State::new(settings, rand::random()),
+            budget,
+            commands,
+            replies_to,
+            replies,
+            link: None,
+            links: 0,
+            connecting: None,
+            learning: None,
+            flushes: Flushes::default(),
+            started: Instant::now(),
+        }
+    }
+
+    /// Runs until the pipeline was dropped and every append has its outcome.
+    pub(super) async fn run(mut self) {
+        let (mut commands, mut replies) = (Vec::with_capacity(COMMANDS), Vec::new());
+        let mut open = true;
+        let timer = sleep_until(self.started + FAR);
+        tokio::pin!(timer);
+        while open || !self.state.is_idle() {
+            tokio::select! {
+                biased;
+                _ = self.replies.recv_many(&mut replies, COMMANDS) => self.take_replies(&mut replies),
+                count = self.commands.recv_many(&mut commands, COMMANDS), if open => {
+                    open = count > 0;
+                    commands.drain(..).for_each(|command| self.take_command(command));
+                }
+                () = closed(self.link.as_ref()) => self.lost(),
+                opened = pending_or(&mut self.connecting) => self.opened(opened),
+                (link, end) = pending_or(&mut self.learning) => {
+                    self.learning = None;
+                    self.state.end_learnt(self.started.elapsed(), link, end);
+                }
+                () = &mut timer => timer.as_mut().reset(Instant::now() + FAR),
+            }
+            let effects = self.state.advance(self.started.elapsed());
+            self.carry_out(effects).await;
+            self.set(timer.as_mut());
+        }
+    }
+
+    fn take_command(&mut self, command: Command) {
+        match command {
+            Command::Append { completion, payload, crc, expect_end, called } => {
+                self.flushes.taken += 1;
+                let called = called.saturating_duration_since(self.started);
+                self.state.append(Wish { token: completion, payload, crc, expect_end, called });
+            }
+            Command::Flush(to) => self.flushes.add(to),
+        }
+        if self.state.is_idle() {
+            return;
+        }
+        self.state.heard_end(self.hub.end());
+    }
+
+    fn take_replies(&mut self, replies: &mut Vec<Replies>) {
+        let now = self.started.elapsed();
+        for Replies { link, replies } in replies.drain(..) {
+            for (attempt, reply) in replies {
+                if let Ok(appended) = &reply {
+                    self.hub.heard_end(appended.end);
+                }
+                self.state.reply(now, link, attempt, reply);
+            }
+        }
+    }
+
+    fn opened(&mut self, opened: Result<Connection, Error>) {
+        self.connecting = None;
+        match opened {
+            Ok(connection) => {
+                self.links += 1;
+                let id = LinkId(self.links);
+                let limits = &connection.welcome().limits;
+                let at_most = |limit: u64| usize::try_from(limit).unwrap_or(usize::MAX);
+                let limits = LinkLimits {
+                    appends_max: at_most(limits.writer_appends_max),
+                    bytes_max: at_most(limits.connection_bytes_max),
+                };
+                self.state.connected(id, limits, self.hub.end());
+                self.link = Some((id, connection));
+            }
+            Err(error) => self.state.connect_failed(self.started.elapsed(), &error.to_string()),
+        }
+    }
+
+    fn lost(&mut self) {
+        // What was answered before the loss counts.
+        let mut replies = Vec::new();
+        while let Ok(more) = self.replies.try_recv() {
+            replies.push(more);
+        }
+        self.take_replies(&mut replies);
+        if let Some((link, _)) = self.link.take() {
+            self.state.disconnected(self.started.elapsed(), link);
+        }
+    }
+
+    async fn carry_out(&mut self, effects: Effects<Completion>) {
+        let Effects { done, sends, connect, learn_end, leave } = effects;
+        let mut room = 0;
+        for (completion, outcome) in done {
+            room += completion.cost as usize;
+            self.flushes.done(outcome.as_ref().err());
+            // Whoever called may have dropped the ticket.
+            let _ = completion.to.send(outcome);
+        }
+        self.budget.add_permits(room);
+        self.flushes.wake();
+        if let Some((link, connection)) = self.link.as_ref() {
+            if !sends.is_empty() {
+                connection.append(sends, ReplySink { link: *link, to: self.replies_to.clone() });
+            }
+            if learn_end {
+                self.learning = Some(learn(*link, connection.clone(), self.hub.clone()).boxed());
+            }
+        }
+        if let Some(leader) = leave
+            && let Some((_, connection)) = self.link.take()
+        {
+            self.hub.leave(&connection, leader).await;
+        }
+        if connect {
+            let hub = self.hub.clone();
+            self.connecting = Some(async move { hub.connection().await }.boxed());
+        }
+    }
+
+    /// Sets the timer if it would fire too late. One that fires too early costs less than setting it each time.
+    fn set(&self, timer: std::pin::Pin<&mut Sleep>) {
+        if let Some(wake_at) = self.state.wake_at()
+            && self.started + wake_at < timer.deadline()
+        {
+            timer.reset(self.started + wake_at);
+        }
+    }
+}
+
+impl Flushes {
+    fn add(&mut self, to: oneshot::Sender<Result<(), AppendError>>) {
+        self.waiting.push_back((self.taken, to));
+        self.wake();
+    }
+
+    fn done(&mut self, error: Option<&AppendError>) {
+        self.done += 1;
+        if self.error.is_none() {
+            self.error = error.cloned();
+        }
+    }
+
+    fn wake(&mut self) {
+        while let Some((_, to)) = self.waiting.pop_front_if(|(until, _)| *until <= self.done) {
+            let _ = to.send(self.error.take().map_or(Ok(()), Err));
+        }
+    }
+}
+
+async fn learn(link: LinkId, connection: Connection, hub: Arc<Hub>) -> (LinkId, Option<Offset>) {
+    let ask = connection.ask(RequestBody::End { linearizable: false });
+    match tokio::time::timeout(hub.options().request_timeout, ask).await {
+        Ok(Ok(ResponseBody::End { end, .. })) => {
+            hub.heard_end(end);
+            (link, Some(end))
+        }
+        _ => (link, None),
+    }
+}
+
+async fn closed(link: Option<&(LinkId, Connection)>) {
+    match link {
+        Some((_, connection)) => connection.closed().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn pending_or<T>(future: &mut Option<BoxFuture<'static, T>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}

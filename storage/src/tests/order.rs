@@ -1,0 +1,144 @@
+//! The order of writes, syncs and renames, as the rules tell it (S3 to S6).
+
+use std::path::Path;
+use std::sync::Arc;
+
+use loglog_proto::{LogId, Term};
+
+use super::kit::{Chain, open};
+use crate::vfs::SimVfs;
+use crate::{Mark, Prepared, Vfs};
+
+const ZERO: &str = "0000000000000000.seg";
+
+fn sim() -> (SimVfs, Arc<dyn Vfs>) {
+    let sim = SimVfs::new();
+    (sim.clone(), Arc::new(sim))
+}
+
+#[test]
+fn s03_s04_a_roll_prepares_seals_renames_syncs_and_only_then_writes() {
+    let (sim, vfs) = sim();
+    let (_dir, mut log) = open(&vfs, Path::new("/d"), 1000);
+    let mut chain = Chain::new();
+    sim.listen();
+    log.writer.write(&[chain.next(1, &[100])]).unwrap();
+    assert_eq!(
+        sim.listen(),
+        [
+            "create segment-0.tmp",
+            "lengthen segment-0.tmp to 1064 bytes",
+            "write segment-0.tmp at 0, 64 bytes",
+            "sync segment-0.tmp",
+            &format!("rename segment-0.tmp to {ZERO}"),
+            "sync directory",
+            &format!("write {ZERO} at 64, 132 bytes"),
+            &format!("sync {ZERO}"),
+        ]
+    );
+    while log.keeper.prepare_step().unwrap() == Prepared::More {}
+    sim.listen();
+    log.writer.write(&[chain.next(1, &[10]), chain.next(2, &[10]), chain.next(2, &[10])]).unwrap();
+    assert_eq!(
+        sim.listen(),
+        [
+            &format!("write {ZERO} at 196, 42 bytes"),
+            &format!("sync {ZERO}"),
+            "write segment-2.tmp at 0, 64 bytes",
+            "sync segment-2.tmp",
+            &format!("cut {ZERO} to 238 bytes"),
+            &format!("sync with length {ZERO}"),
+            "rename segment-2.tmp to 00000000000000ae.seg",
+            "sync directory",
+            "write 00000000000000ae.seg at 64, 84 bytes",
+            "sync 00000000000000ae.seg",
+        ]
+    );
+}
+
+#[test]
+fn s05_truncation_removes_last_first_then_cuts_then_zeroes() {
+    let (sim, vfs) = sim();
+    let (_dir, mut log) = open(&vfs, Path::new("/d"), 1000);
+    let mut chain = Chain::new();
+    let first = chain.next(1, &[10]);
+    let kept = chain.clone();
+    let rest = [chain.next(1, &[20]), chain.next(2, &[10]), chain.next(3, &[10])];
+    log.writer.write(&[first]).unwrap();
+    log.writer.write(&rest).unwrap();
+    sim.listen();
+    let last = LogId { term: Term::new(1), index: loglog_proto::Index::new(2) };
+    log.writer.truncate(last.index.next(), loglog_proto::Offset::new(kept.offset), last).unwrap();
+    assert_eq!(
+        sim.listen(),
+        [
+            "remove 0000000000000088.seg",
+            "sync directory",
+            "remove 000000000000005e.seg",
+            "sync directory",
+            &format!("cut {ZERO} to 106 bytes"),
+            &format!("sync with length {ZERO}"),
+            &format!("write zeros to {ZERO} at 106, 52 bytes"),
+            &format!("sync {ZERO}"),
+        ]
+    );
+}
+
+#[test]
+fn s06_slots_alternate_synced_and_marks_ride_unsynced() {
+    let (sim, vfs) = sim();
+    let (_dir, mut log) = open(&vfs, Path::new("/d"), 1000);
+    let mut chain = Chain::new();
+    let batches = [chain.next(1, &[10]), chain.next(1, &[10]), chain.next(1, &[10])];
+    log.writer.write(&batches).unwrap();
+    sim.listen();
+    let mut state = log.meta.state().clone();
+    for term in 2..4 {
+        state.term = Term::new(term);
+        log.meta.save(state.clone()).unwrap();
+    }
+    let slots = ["write meta at 0, 4096 bytes", "sync meta", "write meta at 16384, 4096 bytes", "sync meta"];
+    assert_eq!(sim.listen(), slots);
+    let mark = |batch: &crate::NewBatch| Mark { index: batch.log_id.index.previous(), offset: batch.offset };
+    log.meta.save_mark(mark(&batches[1])).unwrap();
+    log.meta.save_mark(mark(&batches[2])).unwrap();
+    log.meta.sync().unwrap();
+    log.meta.sync().unwrap();
+    log.meta.save_mark(Mark { index: log.writer.last().index, offset: log.writer.end() }).unwrap();
+    let marks = ["write meta at 32768, 4096 bytes", "write meta at 32768, 4096 bytes", "sync meta"];
+    assert_eq!(sim.listen(), [&marks[..], &["write meta at 36864, 4096 bytes"]].concat());
+}
+
+#[test]
+#[should_panic(expected = "stays within what is durable")]
+fn s06_a_mark_beyond_what_is_durable_is_refused() {
+    let (_, vfs) = sim();
+    let (_dir, mut log) = open(&vfs, Path::new("/d"), 1000);
+    let next = Mark { index: loglog_proto::Index::new(2), offset: loglog_proto::Offset::ZERO };
+    log.meta.save_mark(next).unwrap();
+}
+
+#[test]
+#[should_panic(expected = "a vote is never changed")]
+fn s06_a_vote_is_never_changed_within_its_term() {
+    let (_, vfs) = sim();
+    let (_dir, mut log) = open(&vfs, Path::new("/d"), 1000);
+    let mut state = log.meta.state().clone();
+    state.vote = Some(state.membership.voters[0].id);
+    log.meta.save(state.clone()).unwrap();
+    state.vote = None;
+    log.meta.save(state).unwrap();
+}
+
+#[test]
+#[should_panic(expected = "nothing below the mark is cut")]
+fn s05_nothing_below_the_mark_is_cut() {
+    let (_, vfs) = sim();
+    let (_dir, mut log) = open(&vfs, Path::new("/d"), 1000);
+    let mut chain = Chain::new();
+    log.writer.write(&[chain.next(1, &[10])]).unwrap();
+    log.writer.set_floor(log.writer.end());
+    let before = log.meta.mark();
+    let last = LogId { term: Term::new(1), index: before.index };
+    log.writer.truncate(before.index.next(), before.offset, last).unwrap();
+}
