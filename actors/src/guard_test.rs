@@ -195,27 +195,27 @@ async fn survives(fatal: Do, text: &str) {
     assert_eq!(probe.stats().last_panic(), Some(panic));
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn panic_in_handler_is_survived() {
     survives(Do::Panic, "in handler").await;
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn panic_in_spawned_future_is_survived() {
     survives(Do::PanicInSpawned, "in spawned").await;
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn panic_in_waited_future_is_survived() {
     survives(Do::PanicInWaited, "in waited").await;
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn panic_in_stream_is_survived() {
     survives(Do::PanicInStream, "in handler").await;
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn panic_in_async_handler_is_survived_and_fails_its_caller() {
     let stage = Stage::new();
     let probe = stage.spawn(Restart::InPlace(QUICK));
@@ -226,7 +226,7 @@ async fn panic_in_async_handler_is_survived_and_fails_its_caller() {
     assert_eq!(probe.stats().last_panic().unwrap().text, "in async handler");
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn panic_in_started_is_survived() {
     let stage = Stage::new();
     stage.world.started.store(2, SeqCst);
@@ -236,7 +236,7 @@ async fn panic_in_started_is_survived() {
     assert_eq!(probe.stats().restarts(), 2);
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn panic_in_stopped_is_survived() {
     let stage = Stage::new();
     stage.world.stopped.store(1, SeqCst);
@@ -247,7 +247,7 @@ async fn panic_in_stopped_is_survived() {
     assert_eq!(probe.stats().last_panic().unwrap().text, "in stopped");
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn panic_in_drop_after_a_panic_is_survived_and_the_first_is_reported() {
     let stage = Stage::new();
     stage.world.dropped.store(1, SeqCst);
@@ -258,7 +258,7 @@ async fn panic_in_drop_after_a_panic_is_survived_and_the_first_is_reported() {
     assert_eq!(probe.stats().last_panic().unwrap().text, "in handler");
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn panic_in_stopped_and_in_drop_together_is_survived() {
     let stage = Stage::new();
     stage.world.stopped.store(1, SeqCst);
@@ -270,7 +270,7 @@ async fn panic_in_stopped_and_in_drop_together_is_survived() {
     assert_eq!(probe.stats().last_panic().unwrap().text, "in stopped");
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn panic_in_drop_alone_is_survived() {
     let stage = Stage::new();
     stage.world.dropped.store(1, SeqCst);
@@ -280,7 +280,7 @@ async fn panic_in_drop_alone_is_survived() {
     stage.until("built started stopped dropped built started 1").await;
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn panic_in_the_factory_is_survived() {
     let stage = Stage::new();
     stage.world.build.store(2, SeqCst);
@@ -290,7 +290,7 @@ async fn panic_in_the_factory_is_survived() {
     assert_eq!(probe.stats().restarts(), 2);
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn too_many_restarts_give_up() {
     let mut stage = Stage::new();
     let probe = stage.spawn(Restart::InPlace(Limits { restarts_max: 2, ..QUICK }));
@@ -307,7 +307,7 @@ async fn too_many_restarts_give_up() {
     assert_eq!((report.state, report.restarts), (State::Failed, 2));
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn never_ends_this_actor_only_and_the_registry_counts_it() {
     let mut stage = Stage::new();
     let probe = stage.spawn(Restart::Never);
@@ -326,7 +326,7 @@ async fn never_ends_this_actor_only_and_the_registry_counts_it() {
     within(other.addr().send(Do::Note(1))).await.unwrap();
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn group_member_ends_and_tells_and_its_restarts_survive_the_group() {
     let mut stage = Stage::new();
     let probe = stage.spawn(Restart::Group);
@@ -344,7 +344,7 @@ async fn group_member_ends_and_tells_and_its_restarts_survive_the_group() {
     assert_eq!(again.stats().last_panic().unwrap().text, "in handler");
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn address_given_out_when_all_others_are_gone_still_reaches_the_actor() {
     let stage = Stage::new();
     let probe = stage.spawn(Restart::Never);
@@ -386,7 +386,7 @@ async fn address_given_out_when_all_others_are_gone_still_reaches_the_actor() {
     stage.until("built started 1 2 stopped dropped").await;
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn actor_ends_when_nobody_holds_it() {
     let mut stage = Stage::new();
     let probe = stage.spawn(Restart::InPlace(QUICK));
@@ -396,7 +396,7 @@ async fn actor_ends_when_nobody_holds_it() {
     assert_eq!(stage.world.journal(), "built started 1 stopped dropped");
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn stop_and_kill_end_a_backoff() {
     for end in [Handle::stop, Handle::kill] {
         let stage = Stage::new();
@@ -412,7 +412,7 @@ async fn stop_and_kill_end_a_backoff() {
     }
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn panic_while_stopping_does_not_restart() {
     let stage = Stage::new();
     stage.world.stopped.store(1, SeqCst);
@@ -423,7 +423,7 @@ async fn panic_while_stopping_does_not_restart() {
     assert_eq!(stage.world.journal(), "built started 1 stopped dropped");
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn arbiter_stopped_under_an_actor_is_its_end() {
     let stage = Stage::new();
     stage.world.stopped.store(1, SeqCst);
@@ -438,7 +438,7 @@ async fn arbiter_stopped_under_an_actor_is_its_end() {
     assert_eq!(stage.world.journal(), "built started 1 stopped dropped");
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn stopping_may_refuse_a_stop_but_not_a_kill() {
     struct Stubborn;
     impl Actor for Stubborn {
@@ -483,7 +483,7 @@ impl Handler<Again> for Flooded {
     }
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn flooded_actor_leaves_its_neighbours_a_turn() {
     let stage = Stage::new();
     let messages = u64::from(MESSAGES_PER_TURN) * 20;
@@ -524,7 +524,7 @@ fn payloads_become_text_and_only_our_own_location_is_kept() {
     assert_eq!((resumed.text.as_str(), resumed.location), ("resumed", None));
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn a_panic_is_logged_once_with_its_actor() {
     #[derive(Clone, Default)]
     struct Lines(Arc<Mutex<Vec<String>>>);

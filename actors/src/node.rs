@@ -34,13 +34,22 @@ use crate::guard::Restart;
 use crate::listener::{self, Close, Connections, Listener};
 use crate::read_waiters::{self, ReadWaiters};
 use crate::services::{Identity, Services};
-use crate::storage_group::{Fatal, GroupParts, RecoveryError, StorageGroup};
+use crate::storage_group::{Fatal, GroupParts, Opened, RecoveryError, StorageGroup};
 use crate::supervisor::{Child, ChildEvent, ChildEventKind, Handle, Supervisor};
 use crate::upload_buffer::{self, UploadBuffer};
 use crate::view::LogView;
 
 /// How long an upload waits for its append.
 const UPLOAD_EXPIRY: Duration = Duration::from_secs(30);
+/// How long a starting node waits until all that it recovered is committed again.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often an actor, or the storage group, may be restarted, and how fast.
+const LIMITS: Limits = Limits {
+    restarts_max: 8,
+    window: Duration::from_secs(60),
+    delay_min: Duration::from_millis(20),
+    delay_max: Duration::from_millis(500),
+};
 /// How long a stopping node waits for what is in flight.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(3500);
 
@@ -202,11 +211,17 @@ impl Node {
             consensus_arbiter,
             log: log.clone(),
         });
-        let state = group.start().await?;
+        let Opened { state, end } = group.start().await?;
         if state.node != options.node {
             let (path, expected, found) = (options.data_dir, options.node, state.node);
             group.stop(false).await;
             return Err(NodeError::OtherNode { path, expected, found });
+        }
+        // A client that knew more of the log before a restart is not to be told that it ends earlier. (A panic
+        // meanwhile is seen to once the node serves: then clients wait instead.)
+        let began_waiting = Instant::now();
+        while view.committed() < end && began_waiting.elapsed() < COMMIT_TIMEOUT {
+            actix_rt::time::sleep(Duration::from_millis(1)).await;
         }
 
         let member = MemberAddress { node: options.node, address: address.to_string() };
@@ -251,7 +266,7 @@ impl Node {
             group,
             events,
             fatal,
-            group_backoff: Backoff::new(Limits::default()),
+            group_backoff: Backoff::new(LIMITS),
             rng,
             address,
             net,
@@ -348,7 +363,7 @@ impl Node {
 }
 
 fn permanent(name: &str, kind: &'static str) -> Child {
-    let restart = Restart::InPlace(Limits::default());
+    let restart = Restart::InPlace(LIMITS);
     Child { name: name.to_owned(), kind, parent: "node".to_owned(), restart }
 }
 

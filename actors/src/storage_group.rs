@@ -71,6 +71,14 @@ pub(crate) struct GroupParts {
     pub(crate) log: Logger,
 }
 
+/// What recovery found in the directory.
+pub(crate) struct Opened {
+    /// Whose log it is.
+    pub(crate) state: MetaState,
+    /// Where it ends; not all of it need be committed.
+    pub(crate) end: Offset,
+}
+
 /// The group.
 pub(crate) struct StorageGroup {
     parts: GroupParts,
@@ -88,15 +96,30 @@ struct Members {
 /// Why the log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoveryError {
+    /// What is on disk is damaged; nothing was changed.
+    #[error("{0}: start once with data.accept_loss = true to do so")]
+    Corrupt(OpenError),
     /// Recovery refused.
     #[error(transparent)]
-    Open(#[from] OpenError),
+    Open(OpenError),
     /// The writers' table cannot be rebuilt.
-    #[error("cannot rebuild the writers' table: {0}")]
+    #[error(
+        "a sealed segment is damaged: {0}. Put back a whole copy of the file, or start with data.accept_loss = true \
+         to serve it as it is"
+    )]
     Scan(#[from] ScanError),
     /// Recovery itself broke.
     #[error("recovery panicked: {0}")]
     Panicked(String),
+}
+
+impl RecoveryError {
+    fn of(error: OpenError) -> Self {
+        match error {
+            OpenError::Corrupt { .. } => Self::Corrupt(error),
+            error => Self::Open(error),
+        }
+    }
 }
 
 impl StorageGroup {
@@ -109,23 +132,27 @@ impl StorageGroup {
         [consensus::NAME, segment_writer::NAME, segment_keeper::NAME].contains(&name)
     }
 
-    /// Recovers the log and starts the next generation; returns whose log it is.
-    pub(crate) async fn start(&mut self) -> Result<MetaState, RecoveryError> {
+    /// Recovers the log and starts the next generation.
+    pub(crate) async fn start(&mut self) -> Result<Opened, RecoveryError> {
         assert!(self.members.is_none(), "the last generation is gone before recovery begins (S13)");
         let (dir, cluster, accept_loss) =
             (Arc::clone(&self.parts.dir), self.parts.cluster, self.parts.accept_loss);
         let opened = tokio::task::spawn_blocking(move || {
-            let recovered = dir.open(OpenOptions { cluster, accept_loss })?;
-            let writers = rebuild_writers(&recovered)?;
-            Ok::<_, RecoveryError>((recovered, writers))
+            let recovered = dir.open(OpenOptions { cluster, accept_loss }).map_err(RecoveryError::of)?;
+            let (writers, damage) = rebuild_writers(&recovered, accept_loss)?;
+            Ok::<_, RecoveryError>((recovered, writers, damage))
         });
-        let (recovered, writers) =
+        let (recovered, writers, damage) =
             opened.await.map_err(|error| RecoveryError::Panicked(error.to_string()))??;
         self.generation += 1;
         self.log_recovery(&recovered);
-        let state = recovered.meta.state().clone();
+        if let Some(damage) = damage {
+            warn!(self.parts.log, "a sealed segment is damaged and served as it is, as told by data.accept_loss: \
+                appends sent again from before its end are refused as of an unknown writer"; "damage" => %damage);
+        }
+        let opened = Opened { state: recovered.meta.state().clone(), end: recovered.end };
         self.spawn(recovered, writers);
-        Ok(state)
+        Ok(opened)
     }
 
     /// Stops every member, consensus first, and waits until they are gone.
@@ -252,21 +279,37 @@ fn terms_of(reader: &LogReader) -> Vec<(Index, Term)> {
     terms
 }
 
-/// Reads the remembered part of the log for who appended what (S27).
-fn rebuild_writers(recovered: &Recovered) -> Result<Writers, ScanError> {
+/// Reads the remembered part of the log for who appended what (S27). Where damage is accepted, the part behind it.
+fn rebuild_writers(
+    recovered: &Recovered,
+    accept_damage: bool,
+) -> Result<(Writers, Option<ScanError>), ScanError> {
     let reader = &recovered.reader;
-    let from = reader
-        .segment_base_at_or_before(recovered.end.saturating_back(WRITER_MEMORY))
-        .unwrap_or_else(|| reader.start())
-        .max(reader.start());
+    let remembered = recovered.end.saturating_back(WRITER_MEMORY);
+    let mut from = reader.segment_base_at_or_before(remembered).unwrap_or(reader.start()).max(reader.start());
     let mut writers = Writers::new(WRITER_MEMORY, WRITER_SEQUENCES_MAX, from);
-    reader.scan(from, recovered.end, &mut |entry| {
-        if entry.prefix.kind == Kind::Data {
-            let Prefix { writer, sequence, term, .. } = entry.prefix;
-            writers.record(writer, sequence, entry.offset, entry.len(), term);
+    let mut damage = None;
+    for segment in reader.segments() {
+        if segment.end <= from {
+            continue;
         }
-    })?;
+        let begin = segment.header.base_offset.max(from);
+        let scanned = reader.scan(begin, segment.end, &mut |entry| {
+            let Prefix { kind, writer, sequence, term, .. } = entry.prefix;
+            if kind == Kind::Data {
+                writers.record(writer, sequence, entry.offset, entry.len(), term);
+            }
+        });
+        if let Err(error) = scanned {
+            if !accept_damage {
+                return Err(error);
+            }
+            from = segment.end;
+            writers = Writers::new(WRITER_MEMORY, WRITER_SEQUENCES_MAX, from);
+            damage = Some(error);
+        }
+    }
     // Everything up to the mark is committed; the rest may yet be truncated.
     writers.commit(recovered.meta.mark().offset.max(from));
-    Ok(writers)
+    Ok((writers, damage))
 }

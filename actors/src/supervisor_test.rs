@@ -65,7 +65,7 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(10), future).await.expect("in time")
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn counters_follow_messages_in_and_out() {
     let (supervisor, _events) = stage();
     let (scribe, _) = scribe(&supervisor, &Arbiter::current());
@@ -85,7 +85,7 @@ async fn counters_follow_messages_in_and_out() {
     assert!(report.last_progress_unix_ms.is_some());
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn stop_handles_what_is_queued_and_takes_no_more() {
     let (supervisor, mut events) = stage();
     let (scribe, journal) = scribe(&supervisor, &Arbiter::current());
@@ -102,7 +102,7 @@ async fn stop_handles_what_is_queued_and_takes_no_more() {
     assert_eq!(within(events.recv()).await, Some(ended));
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn stop_wakes_an_idle_actor_in_another_thread() {
     let (supervisor, _events) = stage();
     let arbiter = Arbiter::new();
@@ -113,7 +113,7 @@ async fn stop_wakes_an_idle_actor_in_another_thread() {
     assert_eq!(*journal.0.lock().unwrap(), [1]);
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn kill_drops_what_is_queued() {
     let (supervisor, _events) = stage();
     let (scribe, journal) = scribe(&supervisor, &Arbiter::current());
@@ -123,7 +123,7 @@ async fn kill_drops_what_is_queued() {
     assert!(journal.0.lock().unwrap().is_empty());
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn telling_a_dead_actor_is_an_error_and_counts_nothing() {
     let (supervisor, _events) = stage();
     let (scribe, _) = scribe(&supervisor, &Arbiter::current());
@@ -148,7 +148,7 @@ impl Handler<Quit> for Scribe {
     }
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn child_of_a_dead_arbiter_has_ended() {
     let (supervisor, mut events) = stage();
     let arbiter = Arbiter::new();
@@ -161,7 +161,7 @@ async fn child_of_a_dead_arbiter_has_ended() {
     assert_eq!(within(events.recv()).await.unwrap().kind, ChildEventKind::Ended { panic: None });
 }
 
-#[actix_rt::test]
+#[actix::test]
 async fn an_actor_can_give_out_its_own_handle() {
     let (supervisor, _events) = stage();
     let (scribe, journal) = scribe(&supervisor, &Arbiter::current());

@@ -1,1 +1,76 @@
-//! The Rust client of LogLog.
+//! The Rust client of LogLog, a strictly ordered, append-only, binary log.
+//!
+//! ```no_run
+//! # async fn tour() -> Result<(), Box<dyn std::error::Error>> {
+//! use futures_util::StreamExt;
+//! use loglog_client::{AppendOptions, Client, Offset, PackBuilder, PipelineOptions};
+//!
+//! let client = Client::connect("127.0.0.1:19194").await?;
+//!
+//! // One entry, acknowledged once it is committed.
+//! let first = client.append("hello").await?;
+//!
+//! // Only if nobody else has appended since.
+//! let options = AppendOptions { expect_end: Some(first.end) };
+//! if let Err(error) = client.append_with("next", options).await {
+//!     eprintln!("{error}; may have happened: {}", error.may_have_happened());
+//! }
+//!
+//! // Many on their way at once, in strict order, each exactly once.
+//! let pipeline = client.pipeline(PipelineOptions::default());
+//! for number in 0..1000 {
+//!     let _ticket = pipeline.append(format!("line {number}")).await?;
+//! }
+//! pipeline.flush().await?;
+//!
+//! // Several small events in one entry.
+//! let mut pack = PackBuilder::new();
+//! pack.push(b"deposited")?;
+//! pack.push(b"withdrawn")?;
+//! client.append(pack.finish()).await?;
+//!
+//! // What there is, then what comes.
+//! let mut entries = client.follow(Offset::ZERO);
+//! while let Some(entry) = entries.next().await {
+//!     let entry = entry?;
+//!     println!("{} {} bytes", entry.offset, entry.payload.len());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - [`Client`]: connects, appends, reads, asks how a node is. All of it needs a tokio runtime with I/O and time.
+//! - [`Pipeline`] and [`Ticket`]: appends at full speed.
+//! - [`Entries`], [`Follow`], [`Client::tail_start`]: the log as entries.
+//! - [`PackBuilder`], [`Pack`]: events within entries.
+//! - [`AppendError`] answers *may I retry?* and *could it have taken effect?*; [`Error`] is for all else.
+//!
+//! Whatever is lost on the way is sent again under the same writer and sequence, and the log takes each sequence once. The
+//! reasoning stands in the source, at the head of `pipeline/state.rs`; the protocol in `docs/protocol.md`.
+
+mod append_error;
+mod backoff;
+mod builder;
+mod client;
+mod connection;
+mod endpoints;
+mod error;
+mod hub;
+pub mod pack;
+mod pipeline;
+mod read;
+#[cfg(test)]
+mod testing;
+
+pub use append_error::AppendError;
+pub use builder::ClientBuilder;
+pub use client::{Client, Ends};
+pub use endpoints::{Endpoint, Endpoints};
+pub use error::Error;
+pub use pack::{EventPosition, Pack, PackBuilder, PackError};
+pub use pipeline::{AppendOptions, Pipeline, PipelineOptions, Ticket};
+pub use read::{Entries, EntriesOptions, Entry, Follow, ReadOptions};
+
+pub use loglog_proto::error::{Code, Detail, Refusal};
+pub use loglog_proto::response::{ActorStatus, Appended, Data, Status, Welcome};
+pub use loglog_proto::{ClusterId, Length, Offset, Sequence, Term, WriterId};

@@ -236,7 +236,7 @@ fn a_bad_key_or_unit_is_named() {
     let dir = tempfile::tempdir().unwrap();
     for (setting, names) in [
         ("segment.bytes_mx=1 MiB", "segment.bytes_max"),
-        ("segment.bytes_max=64", "MiB"),
+        ("segment.bytes_max=64", "64 B"),
         ("raft.tick=100 parsecs", "raft.tick"),
     ] {
         let (status, said) = daemon(&dir).set(setting).start_refused();
@@ -272,20 +272,41 @@ fn s09_a_corrupt_entry_below_the_mark_is_refused_and_its_place_named() {
     assert_eq!(status.code(), Some(1));
     assert!(said.contains(&at.to_string()) && said.contains("data.accept_loss"), "{said}");
 
-    // Mended from a copy, everything is there again; told to accept the loss, what was before it is kept.
-    std::fs::write(&path, &whole).unwrap();
-    let node = daemon(&dir).start();
-    let ResponseBody::Data(data) = RawClient::connect(node.address()).ask(read(at, 10)) else { panic!() };
-    assert_eq!(data.bytes.len(), 10);
-    node.stop().0.code();
-    let mut bytes = std::fs::read(&path).unwrap();
-    bytes[usize::try_from(64 + at + 30).unwrap()] ^= 1;
-    std::fs::write(&path, bytes).unwrap();
+    // Told to accept the loss, the node keeps what lies before it, and keeps the rest aside.
     let node = daemon(&dir).set("data.accept_loss=true").start();
     assert!(node.records().iter().any(|record| record["msg"].as_str().is_some_and(|it| it.contains("LOST"))));
     let mut client = RawClient::connect(node.address());
     let ResponseBody::Data(data) = client.ask(read(places[4].get(), 10)) else { panic!() };
     assert_eq!(data.bytes.len(), 10);
+    let aside = std::fs::read_dir(dir.path().join("data")).unwrap().map(|it| it.unwrap().path());
+    let aside = aside.filter(|path| path.extension().is_some_and(|it| it == "bak")).count();
+    assert!(aside > 0);
+}
+
+#[test]
+fn damage_in_a_sealed_segment_is_refused_or_accepted_in_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = fill(daemon(&dir).start());
+    // A restart opens a new term, and with it a new segment.
+    fill(daemon(&dir).start());
+    let path = segments(&dir)[0].clone();
+    let whole = std::fs::read(&path).unwrap();
+    let mut bytes = whole.clone();
+    let at = places[5].get();
+    bytes[usize::try_from(64 + at + 30).unwrap()] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let (status, said) = daemon(&dir).start_refused();
+    assert_eq!(status.code(), Some(1));
+    assert!(said.contains(&at.to_string()) && said.contains("data.accept_loss"), "{said}");
+
+    // Nothing behind it is given up: readers get the bytes as they are, and their CRCs tell.
+    let node = daemon(&dir).set("data.accept_loss=true").start();
+    let mut client = RawClient::connect(node.address());
+    let ResponseBody::Data(data) = client.ask(read(places[19].get(), 32 + 8)) else { panic!() };
+    assert_eq!(&data.bytes[24..32], b"entry 20");
+    drop(node);
+    std::fs::write(&path, &whole).unwrap();
+    fill(daemon(&dir).start());
 }
 
 #[test]

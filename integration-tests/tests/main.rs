@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod life;
+mod panics;
 
 use loglog_integration_tests::DaemonOptions;
 use tempfile::TempDir;

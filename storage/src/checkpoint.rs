@@ -1,9 +1,11 @@
 //! The checkpoint of the writers' table, in a side file (S27).
 //!
+//! ```text
 //!     at   0       4         8      12      16      24       32       36
 //!          ┌───────┬─────────┬──────┬───────┬───────┬────────┬────────┬────────
 //!          │ magic │ version │ term │ zeros │ index │ length │ CRC    │ body …
 //!          └───────┴─────────┴──────┴───────┴───────┴────────┴────────┴────────
+//! ```
 //!
 //! All integers are little-endian; the CRC-32C runs over the first 32 bytes and the body.
 //!

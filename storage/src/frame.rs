@@ -1,7 +1,9 @@
 //! Turns batches into the bytes of one write group.
 //!
+//! ```text
 //!     batches ─► prefixes, small payloads, suffixes ─► one buffer ─┐
 //!              └► large payloads ─────────── by reference ─────────┴─► one write
+//! ```
 //!
 //! Owns:   the buffer, kept between groups.
 //! Keeps:  pieces lie in the order of the log; the buffer keeps its memory, not its content.

@@ -1,6 +1,8 @@
 //! Shows what lies in a file or directory, damaged or not: for a dump tool. Changes nothing, takes no lock.
 //!
+//! ```text
 //!     a segment file ─► header ─► entry, entry, damage, entry … ─► zeros
+//! ```
 //!
 //! Owns:   the walk over bytes that need not make sense.
 //! Keeps:  every byte behind a header is part of exactly one item.
@@ -224,7 +226,6 @@ impl Walk<'_> {
     }
 
     /// Shows valid entries from `at` on; says where and why they end.
-    #[expect(clippy::type_complexity, reason = "used once")]
     fn entries(
         &mut self,
         at: Offset,
@@ -274,7 +275,12 @@ impl Walk<'_> {
     }
 }
 
-fn inspected<'a>(entry: &EntryRef<'a>, base: Offset, index: Option<Index>, crc_ok: bool) -> InspectedEntry<'a> {
+fn inspected<'a>(
+    entry: &EntryRef<'a>,
+    base: Offset,
+    index: Option<Index>,
+    crc_ok: bool,
+) -> InspectedEntry<'a> {
     InspectedEntry {
         index,
         offset: entry.offset,

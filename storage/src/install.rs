@@ -1,8 +1,10 @@
 //! Installing a snapshot: the segments from a new start on, copied from another node, in place of our own log (S25).
 //!
+//! ```text
 //!     segment, append … ─► install-<base>.tmp, whole, checked, synced
 //!        ─► one synced slot of meta {start, membership, installing}         ◄── the point of no return
 //!        ─► rename ─► unlink the old ─► mark ─► a slot without "installing"
+//! ```
 //!
 //! Owns:   the files of an installation; finishing one that was interrupted.
 //! Keeps:  before the point of no return the old log is untouched; behind it recovery finishes, however often it is
@@ -148,7 +150,8 @@ impl Installer {
     /// Every entry, every batch, and that the last one is the mark.
     fn check(&self, mark: Mark) -> Result<(), InstallError> {
         let start = self.state.start;
-        let mut walker = Walker::new(Mark { index: start.index.previous(), offset: start.offset }, start.index);
+        let mut walker =
+            Walker::new(Mark { index: start.index.previous(), offset: start.offset }, start.index);
         for segment in &self.segments {
             let refused = |offset, detail| Err(InstallError::Invalid { offset, detail });
             if segment.header.base_index != walker.next {

@@ -1,7 +1,9 @@
 //! Work beside the writer's path: zeros for the next segment, and the end of trimmed ones.
 //!
+//! ```text
 //!     prepare_step ─► a MiB of zeros in the spare file ─► sync ─► … ─► the writer takes it when it rolls
 //!     trim ─► out of the table ─► unlink
+//! ```
 //!
 //! Owns:   the spare file between two steps; the removal of whole segments before the start.
 //! Keeps:  nothing is unlinked that `meta` does not already, durably, say is gone (S36).

@@ -1,10 +1,12 @@
 //! LogLog's log on disk: segments, meta, recovery, truncation, trim.
 //!
+//! ```text
 //!     DataDir ── lock, form, open ──► Recovered
 //!                                      ├─ Meta            term, vote, identity, membership, start; the mark
 //!                                      ├─ LogWriter       one write and one sync per group; rolls; truncates
 //!                                      ├─ SegmentKeeper   prepares the next segment; unlinks trimmed ones
 //!                                      └─ LogReader       bytes by offset, entries by scan; cloned at will
+//! ```
 //!
 //! Owns:   every byte in the data directory. `docs/format.md` describes them.
 //! Keeps:  what was reported durable is there after any crash, at its offset, once, with its bytes.

@@ -1,7 +1,9 @@
 //! Reads the log while others write it.
 //!
+//! ```text
 //!     read(offset, max, committed) ─► bytes of one segment, never beyond `committed`
 //!     scan(from, to)               ─► entries, checked
+//! ```
 //!
 //! Owns:   nothing; a clone is as good as the original.
 //! Keeps:  no byte at or beyond `committed`, none before the start, none that is not durable.

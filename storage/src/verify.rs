@@ -98,6 +98,15 @@ pub fn verify(dir: &Path) -> Result<VerifyReport, IoFailure> {
 /// # Errors
 /// Those of reading.
 pub fn verify_on(vfs: &dyn Vfs, dir: &Path) -> Result<VerifyReport, IoFailure> {
+    verify_with(vfs, dir, WRITE_GROUP_BYTES_MAX)
+}
+
+/// [`verify_on`] with a G of a test's own.
+pub(crate) fn verify_with(
+    vfs: &dyn Vfs,
+    dir: &Path,
+    group_bytes_max: Length,
+) -> Result<VerifyReport, IoFailure> {
     let mut report = VerifyReport::default();
     check_meta(vfs, dir, &mut report)?;
     let mut files = Vec::new();
@@ -114,7 +123,7 @@ pub fn verify_on(vfs: &dyn Vfs, dir: &Path) -> Result<VerifyReport, IoFailure> {
         }
     }
     files.sort();
-    Check { vfs, report: &mut report, before: None, next: None }.segments(&files)?;
+    Check { vfs, group_bytes_max, report: &mut report, before: None, next: None }.segments(&files)?;
     check_mark(dir, &mut report);
     Ok(report)
 }
@@ -124,7 +133,12 @@ fn check_meta(vfs: &dyn Vfs, dir: &Path, report: &mut VerifyReport) -> Result<()
     match Meta::peek(vfs, &path) {
         Ok((state, mark, findings)) => {
             if findings.slots_invalid > 0 {
-                report.find(&path, None, false, "one slot is not valid; a power cut may have torn it".to_owned());
+                report.find(
+                    &path,
+                    None,
+                    false,
+                    "one slot is not valid; a power cut may have torn it".to_owned(),
+                );
             }
             match (mark, findings.marks_invalid) {
                 (None, _) => report.find(&path, None, true, "neither mark page is valid".to_owned()),
@@ -157,6 +171,7 @@ fn check_mark(dir: &Path, report: &mut VerifyReport) {
 /// A check of all segments.
 struct Check<'a> {
     vfs: &'a dyn Vfs,
+    group_bytes_max: Length,
     report: &'a mut VerifyReport,
     before: Option<Found>,
     /// Index of the next batch, as far as it was counted.
@@ -199,7 +214,8 @@ impl Check<'_> {
             self.report.find(path, Some(base), true, detail);
         }
         if let Some(next) = self.next.filter(|next| *next != header.base_index) {
-            let what = format!("its header says that it begins with batch {}; it is {next}", header.base_index);
+            let what =
+                format!("its header says that it begins with batch {}; it is {next}", header.base_index);
             self.report.find(path, Some(base), true, what);
         }
         let base = header.base_offset;
@@ -257,10 +273,14 @@ impl Check<'_> {
             self.report.find(path, Some(stop.at), true, stop.detail.clone());
         } else if used > cut {
             let search = Search { file, path, base: header.base_offset, term: header.term };
-            let proof = search.valid_entry(stop.at + WRITE_GROUP_BYTES_MAX, used)?;
+            let proof = search.valid_entry(stop.at + self.group_bytes_max, used)?;
             let what = match proof {
-                Some(valid) => format!("{}, and a valid entry at {valid}, too far for a torn write", stop.detail),
-                None => format!("a torn tail of {} bytes; the next start cuts it ({})", used - cut, stop.detail),
+                Some(valid) => {
+                    format!("{}, and a valid entry at {valid}, too far for a torn write", stop.detail)
+                }
+                None => {
+                    format!("a torn tail of {} bytes; the next start cuts it ({})", used - cut, stop.detail)
+                }
             };
             self.report.find(path, Some(whole), proof.is_some(), what);
         }

@@ -1,8 +1,10 @@
 //! The only code that adds bytes to the log, or cuts them off its end.
 //!
+//! ```text
 //!     batches ─► run of one segment, at most G ─► room ─► frame ─► write ─► sync ─► durable
 //!                                                  │
 //!                                                  └─ no room: NoSpace, nothing of the run written
+//! ```
 //!
 //! Owns:   the last segment's file and its write position.
 //! Keeps:  everything below `end` is durable; batches are contiguous in offset and index; at most one write group is

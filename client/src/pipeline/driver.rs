@@ -43,16 +43,25 @@ pub(super) struct Completion {
     pub(super) cost: u32,
 }
 
+/// A completion and how many appends came before it.
+#[derive(Debug)]
+struct Token {
+    completion: Completion,
+    ordinal: u64,
+}
+
 /// Runs one pipeline.
 pub(super) struct Driver {
     hub: Arc<Hub>,
-    state: State<Completion>,
+    state: State<Token>,
     budget: Arc<Semaphore>,
     commands: mpsc::UnboundedReceiver<Command>,
     replies_to: mpsc::UnboundedSender<Replies>,
     replies: mpsc::UnboundedReceiver<Replies>,
     link: Option<(LinkId, Connection)>,
     links: u64,
+    /// A link that was given up, and who leads instead, where known.
+    left: Option<(Connection, Option<String>)>,
     connecting: Option<BoxFuture<'static, Result<Connection, Error>>>,
     learning: Option<BoxFuture<'static, (LinkId, Option<Offset>)>>,
     flushes: Flushes,
@@ -62,9 +71,9 @@ pub(super) struct Driver {
 /// Who waits for what was handed in before.
 #[derive(Default)]
 struct Flushes {
+    /// Appends taken so far.
     taken: u64,
-    done: u64,
-    /// Each with the count of appends that must be done.
+    /// Each with the count of appends that must have their outcome.
     waiting: VecDeque<(u64, oneshot::Sender<Result<(), AppendError>>)>,
     error: Option<AppendError>,
 }
@@ -87,6 +96,7 @@ impl Driver {
             replies,
             link: None,
             links: 0,
+            left: None,
             connecting: None,
             learning: None,
             flushes: Flushes::default(),
@@ -117,7 +127,7 @@ impl Driver {
                 () = &mut timer => timer.as_mut().reset(Instant::now() + FAR),
             }
             let effects = self.state.advance(self.started.elapsed());
-            self.carry_out(effects).await;
+            self.carry_out(effects);
             self.set(timer.as_mut());
         }
     }
@@ -125,16 +135,14 @@ impl Driver {
     fn take_command(&mut self, command: Command) {
         match command {
             Command::Append { completion, payload, crc, expect_end, called } => {
+                let token = Token { completion, ordinal: self.flushes.taken };
                 self.flushes.taken += 1;
                 let called = called.saturating_duration_since(self.started);
-                self.state.append(Wish { token: completion, payload, crc, expect_end, called });
+                self.state.heard_end(self.hub.end());
+                self.state.append(Wish { token, payload, crc, expect_end, called });
             }
-            Command::Flush(to) => self.flushes.add(to),
+            Command::Flush(to) => self.flushes.waiting.push_back((self.flushes.taken, to)),
         }
-        if self.state.is_idle() {
-            return;
-        }
-        self.state.heard_end(self.hub.end());
     }
 
     fn take_replies(&mut self, replies: &mut Vec<Replies>) {
@@ -180,17 +188,19 @@ impl Driver {
         }
     }
 
-    async fn carry_out(&mut self, effects: Effects<Completion>) {
+    fn carry_out(&mut self, effects: Effects<Token>) {
         let Effects { done, sends, connect, learn_end, leave } = effects;
         let mut room = 0;
-        for (completion, outcome) in done {
+        for (Token { completion, .. }, outcome) in done {
             room += completion.cost as usize;
-            self.flushes.done(outcome.as_ref().err());
+            if let (Err(error), None) = (&outcome, &self.flushes.error) {
+                self.flushes.error = Some(error.clone());
+            }
             // Whoever called may have dropped the ticket.
             let _ = completion.to.send(outcome);
         }
         self.budget.add_permits(room);
-        self.flushes.wake();
+        self.flushes.wake(self.state.front().map(|token| token.ordinal));
         if let Some((link, connection)) = self.link.as_ref() {
             if !sends.is_empty() {
                 connection.append(sends, ReplySink { link: *link, to: self.replies_to.clone() });
@@ -202,11 +212,17 @@ impl Driver {
         if let Some(leader) = leave
             && let Some((_, connection)) = self.link.take()
         {
-            self.hub.leave(&connection, leader).await;
+            self.left = Some((connection, leader));
         }
         if connect {
-            let hub = self.hub.clone();
-            self.connecting = Some(async move { hub.connection().await }.boxed());
+            let (hub, left) = (self.hub.clone(), self.left.take());
+            let connect = async move {
+                if let Some((connection, leader)) = left {
+                    hub.leave(&connection, leader).await;
+                }
+                hub.connection().await
+            };
+            self.connecting = Some(connect.boxed());
         }
     }
 
@@ -221,20 +237,10 @@ impl Driver {
 }
 
 impl Flushes {
-    fn add(&mut self, to: oneshot::Sender<Result<(), AppendError>>) {
-        self.waiting.push_back((self.taken, to));
-        self.wake();
-    }
-
-    fn done(&mut self, error: Option<&AppendError>) {
-        self.done += 1;
-        if self.error.is_none() {
-            self.error = error.cloned();
-        }
-    }
-
-    fn wake(&mut self) {
-        while let Some((_, to)) = self.waiting.pop_front_if(|(until, _)| *until <= self.done) {
+    /// `oldest` is the append without an outcome that was taken first.
+    fn wake(&mut self, oldest: Option<u64>) {
+        let done = oldest.unwrap_or(self.taken);
+        while let Some((_, to)) = self.waiting.pop_front_if(|(until, _)| *until <= done) {
             let _ = to.send(self.error.take().map_or(Ok(()), Err));
         }
     }

@@ -227,9 +227,9 @@ impl<T> State<T> {
         self.queue.is_empty()
     }
 
-    /// How many appends wait for their outcome.
-    pub(crate) fn len(&self) -> usize {
-        self.queue.len()
+    /// The oldest append that waits for its outcome.
+    pub(crate) fn front(&self) -> Option<&T> {
+        self.queue.front().map(|waiting| &waiting.wish.token)
     }
 
     /// An append was called.
@@ -575,6 +575,9 @@ fn final_refusal<T>(waiting: &Waiting<T>, refusal: &Refusal, writer: WriterId) -
     AppendError::Refused { refusal: refusal.clone(), may_have_happened, writer, sequence: waiting.sequence }
 }
 
+#[cfg(test)]
+#[path = "sim_test.rs"]
+mod sim;
 #[cfg(test)]
 #[path = "state_test.rs"]
 mod tests;

@@ -201,3 +201,73 @@ pub(crate) fn log_id(entry: &Entry) -> LogId {
 pub(crate) fn term(raw: u64) -> Term {
     Term::new(u32::try_from(raw).expect("terms fit 32 bits"))
 }
+
+#[cfg(test)]
+mod tests {
+    use loglog_proto::{ClusterId, Incarnation, NodeId};
+    use loglog_storage::{LogStart, Membership};
+    use raft::Storage;
+
+    use super::*;
+
+    /// A log that starts at index 5 (term 2 before it), applied up to index 7, with term 3 from index 6 on.
+    fn store() -> LogStore {
+        let meta = MetaState {
+            cluster: ClusterId::new(1).unwrap(),
+            node: NodeId::new(1).unwrap(),
+            incarnation: Incarnation::new(1).unwrap(),
+            term: Term::new(3),
+            vote: None,
+            membership: Membership { index: Index::new(1), voters: Vec::new(), learners: Vec::new() },
+            start: LogStart { offset: Offset::new(100), index: Index::new(5), previous_term: Term::new(2) },
+            segment_bytes_max: Length::new(1 << 20),
+        };
+        let applied = LogId { term: Term::new(3), index: Index::new(7) };
+        let terms = vec![(Index::new(6), Term::new(3))];
+        let foundation = Foundation { meta: &meta, commit: applied.index, applied, applied_end: Offset::new(400), terms };
+        LogStore::new(foundation)
+    }
+
+    fn push(store: &mut LogStore, term: u64, length: u64) -> Offset {
+        let index = store.last().index.get() + 1;
+        store.push(Entry { index, term, ..Entry::default() }, Length::new(length))
+    }
+
+    #[test]
+    fn terms_are_known_from_the_batch_before_the_first_on() {
+        let mut store = store();
+        push(&mut store, 4, 100);
+        let terms: Vec<Option<u32>> = (3..10).map(|at| store.term_of(Index::new(at)).map(Term::get)).collect();
+        assert_eq!(terms, [None, Some(2), Some(2), Some(3), Some(3), Some(4), None]);
+        assert_eq!((store.first_index().unwrap(), store.last_index().unwrap()), (5, 8));
+    }
+
+    #[test]
+    fn s17_the_size_that_counts_is_that_of_the_log() {
+        let mut store = store();
+        for _ in 0..3 {
+            push(&mut store, 3, 1000);
+        }
+        let taken = |max: u64| store.entries(8, 11, max, GetEntriesContext::empty(false)).unwrap().len();
+        assert_eq!([taken(0), taken(1000), taken(1999), taken(2000), taken(u64::MAX)], [1, 1, 1, 2, 3]);
+    }
+
+    #[test]
+    fn what_is_released_keeps_its_term_and_its_end() {
+        let mut store = store();
+        assert_eq!(push(&mut store, 3, 50), Offset::new(400));
+        push(&mut store, 3, 50);
+        store.release(Index::new(8));
+        assert_eq!(store.end_of(Index::new(8)), Some(Offset::new(450)));
+        assert_eq!((store.end_of(Index::new(7)), store.end()), (None, Offset::new(500)));
+        assert_eq!(store.term_of(Index::new(7)), Some(Term::new(3)));
+        assert!(store.entries(8, 10, None, GetEntriesContext::empty(false)).is_err());
+        assert_eq!(store.entries(9, 10, None, GetEntriesContext::empty(false)).unwrap().len(), 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "contiguous")]
+    fn a_gap_is_a_broken_promise() {
+        store().push(Entry { index: 9, term: 3, ..Entry::default() }, Length::new(1));
+    }
+}

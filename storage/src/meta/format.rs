@@ -1,5 +1,6 @@
 //! The bytes of `meta`.
 //!
+//! ```text
 //!     page   0 ────── slot 0 ─────── 4 ────── slot 1 ─────── 8  mark 0  9  mark 1  10
 //!            ┌───────────────────────┬───────────────────────┬─────────┬─────────┐
 //!            │ synced, the one last  │ written is chosen     │ lazy, pages of their own
@@ -14,6 +15,7 @@
 //!            ┌───────┬─────────┬────────┬───────┬────────┬─────┬─────────
 //!            │ magic │ version │ number │ index │ offset │ CRC │ zeros …
 //!            └───────┴─────────┴────────┴───────┴────────┴─────┴─────────
+//! ```
 //!
 //! All integers are little-endian. The slot's CRC-32C runs over its first 20 bytes and its body; the mark's over
 //! its first 32 bytes. Of two valid ones the higher number counts.
@@ -43,7 +45,7 @@ const SLOT_HEAD: usize = 24;
 const SLOT_CRC_AT: usize = 20;
 const MARK_CRC_AT: usize = 32;
 
-const _: () = assert!(MARKS_AT % PAGE == 0 && MARKS_AT >= 2 * SLOT);
+const _: () = assert!(MARKS_AT.is_multiple_of(PAGE) && MARKS_AT >= 2 * SLOT);
 
 /// What one slot holds: the state, and whether a snapshot is past its point of no return (S25).
 #[derive(Clone, Debug, PartialEq, Eq)]

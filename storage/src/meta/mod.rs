@@ -1,7 +1,9 @@
 //! `meta`: the little that a node must not forget beside the log itself.
 //!
+//! ```text
 //!     save ──► the slot not chosen ──► sync ──► chosen         (term, vote, identity, membership, start)
 //!     save_mark ──► its own page, no sync                      (the mark: the saved commit)
+//! ```
 //!
 //! Owns:   the file `meta`.
 //! Keeps:  one valid slot on the disk at any moment, one mark page too; term, start and mark never sink; a vote is
@@ -381,12 +383,11 @@ impl Meta {
     /// State and mark as they lie on the disk, without touching them.
     pub(crate) fn peek(
         vfs: &dyn Vfs,
-        dir: &Path,
+        path: &Path,
     ) -> Result<(MetaState, Option<Mark>, MetaFindings), MetaOpenError> {
-        let path = dir.join(names::META);
-        let file = vfs.open(&path, OpenMode::Read).meant("open", &path)?;
-        let contents = Contents::read(&*file, &path)?;
-        let (_, slot) = contents.chosen_slot(&path)?;
+        let file = vfs.open(path, OpenMode::Read).meant("open", path)?;
+        let contents = Contents::read(&*file, path)?;
+        let (_, slot) = contents.chosen_slot(path)?;
         Ok((slot.state, contents.chosen_mark().map(|(_, page)| page.mark), contents.findings()))
     }
 }

@@ -1,7 +1,9 @@
 //! Recovery: from whatever lies in the directory to a log that may be trusted.
 //!
+//! ```text
 //!     meta (chosen, rewritten, synced) ─► headers (chained) ─► from the mark's segment on: every entry
 //!        ─► torn tail aside and cut, or corrupt: refuse ─► kept above the mark: rewritten, synced ─► go
+//! ```
 //!
 //! Owns:   the order of these steps.
 //! Keeps:  what it hands out above the mark is on the disk, not only in the page cache (S8).
@@ -411,7 +413,8 @@ impl Recovery<'_> {
     ) -> Result<Kept, OpenError> {
         let stays = kept.segments.len();
         let (old_mark, new_mark) = (self.mark, Mark { index: kept.last.index, offset: kept.end });
-        let whole = chain.kept.into_iter().map(|found| (found.header.base_offset, found.path, found.len)).skip(stays);
+        let whole =
+            chain.kept.into_iter().map(|found| (found.header.base_offset, found.path, found.len)).skip(stays);
         let rest: Vec<_> = whole.chain(chain.rest).collect();
         let mut bytes: u64 = rest.iter().map(|(_, _, len)| len).sum();
         let mut cut_last = None;

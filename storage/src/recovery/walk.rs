@@ -44,7 +44,15 @@ pub(crate) struct Walker {
 
 impl Walker {
     pub(crate) fn new(mark: Mark, first: Index) -> Self {
-        Self { mark, next: first, end: Offset::ZERO, batches: 0, entries: 0, tail: Vec::new(), controls: Vec::new() }
+        Self {
+            mark,
+            next: first,
+            end: Offset::ZERO,
+            batches: 0,
+            entries: 0,
+            tail: Vec::new(),
+            controls: Vec::new(),
+        }
     }
 
     /// Walks over all of `segment`, which begins with batch `next`. `None` if it is whole batches to its last byte.

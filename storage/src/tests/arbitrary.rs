@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::kit::{Chain, framed, genesis, open};
 use crate::vfs::SimVfs;
-use crate::{DataDir, Mark, NewBatch, OpenError, OpenOptions, Vfs, inspect_on, verify_on};
+use crate::{DataDir, Mark, NewBatch, OpenError, OpenOptions, Vfs, inspect_on};
 
 const D: &str = "/d";
 
@@ -35,7 +35,7 @@ fn log() -> SimVfs {
 fn look(sim: &SimVfs) {
     let group = Length::new(2000);
     let vfs: Arc<dyn Vfs> = Arc::new(sim.clone());
-    let report = verify_on(sim, Path::new(D)).unwrap();
+    let report = crate::verify::verify_with(sim, Path::new(D), group).unwrap();
     let mut items = 0;
     inspect_on(sim, Path::new(D), &mut |_| {
         items += 1;
@@ -64,7 +64,7 @@ fn look(sim: &SimVfs) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn arbitrary_segment_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..3000), header in any::<bool>()) {

@@ -8,7 +8,7 @@ use loglog_proto::{ClusterId, Index, Length, Offset, Term};
 
 use super::kit::{Chain, framed, genesis, open};
 use crate::vfs::SimVfs;
-use crate::{DataDir, Mark, NewBatch, OpenError, OpenOptions, OsVfs, Recovered, Vfs, verify_on};
+use crate::{DataDir, Mark, NewBatch, OpenError, OpenOptions, OsVfs, Recovered, Vfs};
 
 const D: &str = "/d";
 const G: Length = Length::new(1000);
@@ -21,7 +21,9 @@ fn log(limit: u64, terms: &[u32], marked: usize) -> (SimVfs, Vec<NewBatch>) {
     let mut chain = Chain::new();
     let batches: Vec<NewBatch> = terms.iter().map(|term| chain.next(*term, &[68])).collect();
     log.writer.write(&batches).unwrap();
-    log.meta.save_mark(Mark { index: Index::new(marked as u64 + 1), offset: Offset::new(marked as u64 * 100) }).unwrap();
+    log.meta
+        .save_mark(Mark { index: Index::new(marked as u64 + 1), offset: Offset::new(marked as u64 * 100) })
+        .unwrap();
     log.meta.sync().unwrap();
     (sim, batches)
 }
@@ -42,7 +44,7 @@ fn corrupt(sim: &SimVfs, base: u64, offset: u64, words: &str, left: usize) {
     let OpenError::Corrupt { path, offset: found, .. } = error else { panic!("{text}") };
     assert_eq!((path, found), (segment(base), Offset::new(offset)), "{text}");
     assert!(text.contains(words), "{text}");
-    assert!(!verify_on(sim, Path::new(D)).unwrap().is_sound(), "verify sees it too");
+    assert!(!crate::verify::verify_with(sim, Path::new(D), G).unwrap().is_sound(), "verify sees it too");
     let before = reopen(sim, false).unwrap_err().to_string();
     assert_eq!(before, text, "a refusal changes nothing");
     let accepted = reopen(sim, true).unwrap();
@@ -155,7 +157,10 @@ fn s35_a_segment_without_a_whole_batch_is_as_if_never_made() {
     let (sim, _) = log(300, &[1; 4], 3);
     sim.corrupt(&segment(300), 64 + 50, 1).unwrap();
     let found = reopen(&sim, false).unwrap();
-    assert_eq!((found.end.get(), found.report.empty_segments_removed, found.report.torn_bytes), (300, 1, 100));
+    assert_eq!(
+        (found.end.get(), found.report.empty_segments_removed, found.report.torn_bytes),
+        (300, 1, 100)
+    );
     assert!(sim.contents(&segment(300)).is_err());
     assert_eq!(found.last.index, Index::new(4));
 }
@@ -205,7 +210,7 @@ fn s11_a_sealed_file_of_another_length_is_refused() {
     let (sim, _) = log(300, &[1; 8], 3);
     let bytes = sim.contents(&segment(0)).unwrap();
     sim.plant(&segment(0), &[&bytes[..], &[0; 5]].concat());
-    corrupt(&sim, 300, 300, "base offset", 3);
+    corrupt(&sim, 0, 300, "a later segment", 3);
 }
 
 #[test]
@@ -277,7 +282,9 @@ fn s09_the_real_group_decides_on_real_files() {
         drop((owner, log));
         let file = path.join(crate::names::segment(Offset::ZERO));
         let file = vfs.open(&file, crate::vfs::OpenMode::ReadWrite).unwrap();
-        file.write_all_at(b"x", 1000).unwrap();
+        let mut byte = [0];
+        file.read_at(&mut byte, 1000).unwrap();
+        file.write_all_at(&[!byte[0]], 1000).unwrap();
         let owner = DataDir::lock(vfs, &path).unwrap();
         match owner.open(OpenOptions::default()) {
             Ok(found) => assert!(!corrupt && found.end == Offset::ZERO),

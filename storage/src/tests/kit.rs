@@ -67,11 +67,6 @@ impl Chain {
         Self { index: 2, offset: 0 }
     }
 
-    /// Goes on behind what was recovered.
-    pub(super) fn after(recovered: &Recovered) -> Self {
-        Self { index: recovered.last.index.get() + 1, offset: recovered.end.get() }
-    }
-
     pub(super) fn next(&mut self, term: u32, sizes: &[usize]) -> NewBatch {
         let batch = batch(term, self.index, self.offset, sizes);
         self.index += 1;

@@ -3,7 +3,10 @@
 mod arbitrary;
 mod conformance;
 mod damage;
+mod faults;
+mod install;
 mod kit;
 mod order;
 mod power_cut;
+mod speed;
 mod workload;

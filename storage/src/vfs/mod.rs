@@ -1,7 +1,9 @@
 //! The seam to the file system: what the log needs of one, and nothing more.
 //!
+//! ```text
 //!     log ─► Vfs, VfsFile ─┬─► OsVfs    the real one
 //!                          └─► SimVfs   in memory; cuts power, kills, breaks
+//! ```
 //!
 //! Owns:   the two traits.
 //! Keeps:  nothing is durable before `sync_data`, `sync_all` (a file) or `sync_dir` (names) has returned.
@@ -93,6 +95,7 @@ pub trait Vfs: Send + Sync + fmt::Debug {
 }
 
 /// An open file. Shared: every call names its position.
+#[expect(clippy::len_without_is_empty, reason = "it asks the file system")]
 pub trait VfsFile: Send + Sync + fmt::Debug {
     /// Reads some bytes at `pos`; 0 at the end of the file.
     ///
@@ -128,7 +131,6 @@ pub trait VfsFile: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// As the operating system says.
-    #[expect(clippy::len_without_is_empty, reason = "it asks the file system")]
     fn len(&self) -> io::Result<u64>;
 
     /// Cuts the file, or lengthens it with zeros.

@@ -106,7 +106,9 @@ impl Inode {
         for (_, op) in &self.ops {
             match op {
                 FileOp::Write { pos, bytes } => numbers.extend(touched(*pos, bytes.len())),
-                FileOp::SetLen(len) => numbers.extend(self.durable.numbers().filter(|n| (n + 1) * PAGE as u64 > *len)),
+                FileOp::SetLen(len) => {
+                    numbers.extend(self.durable.numbers().filter(|n| (n + 1) * PAGE as u64 > *len))
+                }
             }
         }
         numbers

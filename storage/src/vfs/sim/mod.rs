@@ -1,8 +1,10 @@
 //! A simulated file system, in memory: the worst one that POSIX allows.
 //!
+//! ```text
 //!     write ─► page cache ─(sync_data)─► disk         power_cut(survival): the disk alone is left, and of the
 //!     rename, create, remove ─(sync_dir)─► disk       rest what `survival` says;  kill(): nothing is lost,
 //!                                                     nothing becomes durable
+//! ```
 //!
 //! Owns:   the whole file system; its clones share it, [`SimVfs::fork`] copies it.
 //! Keeps:  the same operations and the same random numbers give the same disk.

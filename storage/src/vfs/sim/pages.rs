@@ -84,7 +84,7 @@ impl Pages {
         if len < self.len {
             let kept = len.div_ceil(PAGE as u64);
             self.pages.split_off(&kept);
-            if len % PAGE as u64 != 0
+            if !len.is_multiple_of(PAGE as u64)
                 && let Some(page) = self.pages.get_mut(&(len / PAGE as u64))
             {
                 Arc::make_mut(page)[to_usize(len % PAGE as u64)..].fill(0);

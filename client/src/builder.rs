@@ -1,0 +1,96 @@
+//! Builder: what a client is told before it connects.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use loglog_proto::ClusterId;
+
+use crate::client::Client;
+use crate::endpoints::{Endpoint, Endpoints};
+use crate::error::Error;
+use crate::hub::{Hub, HubOptions};
+use crate::pipeline::PipelineOptions;
+
+/// What a [`Client`] is told before it connects.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ClientBuilder {
+    endpoints: Endpoints,
+    cluster: Option<ClusterId>,
+    connect_timeout: Duration,
+    request_timeout: Duration,
+    append: PipelineOptions,
+}
+
+impl ClientBuilder {
+    pub(crate) fn new() -> Self {
+        Self {
+            endpoints: Endpoints::default(),
+            cluster: None,
+            connect_timeout: Duration::from_secs(5),
+            request_timeout: Duration::from_secs(10),
+            append: PipelineOptions::default(),
+        }
+    }
+
+    /// Where nodes listen. One that answers is enough.
+    pub fn endpoints(mut self, endpoints: impl Into<Endpoints>) -> Self {
+        self.endpoints = endpoints.into();
+        self
+    }
+
+    /// The cluster that is meant. Default: that of the first node that answers.
+    pub fn cluster(mut self, cluster: ClusterId) -> Self {
+        self.cluster = Some(cluster);
+        self
+    }
+
+    /// How long one connection may take to open. Default 5 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How long everything but an append is tried, beside the time a read was told to wait. Default 10 s.
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.request_timeout = timeout;
+        self
+    }
+
+    /// How long [`Client::append`] is tried. Default 30 s; `None`: until it has an outcome.
+    pub fn append_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.append.timeout = timeout;
+        self
+    }
+
+    /// What bounds the pipeline behind [`Client::append`].
+    pub fn append_options(mut self, options: PipelineOptions) -> Self {
+        self.append = options;
+        self
+    }
+
+    /// Connects. Must be called within a tokio runtime, as all of the client.
+    ///
+    /// # Errors
+    /// [`Error`] says which address failed, and why.
+    pub async fn connect(self) -> Result<Client, Error> {
+        let parse = |address: &str| {
+            Endpoint::parse(address).map_err(|why| Error::Endpoint { address: address.to_owned(), why })
+        };
+        let endpoints = self.endpoints.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        if endpoints.is_empty() {
+            return Err(Error::NoEndpoint);
+        }
+        // Silence for two of these ends a connection.
+        let quiet = (self.request_timeout / 2).max(Duration::from_millis(1));
+        let hub = Arc::new(Hub::new(HubOptions {
+            endpoints,
+            cluster: self.cluster,
+            connect_timeout: self.connect_timeout,
+            request_timeout: self.request_timeout,
+            quiet,
+        }));
+        hub.connection().await?;
+        Ok(Client::new(hub, self.append))
+    }
+}

@@ -1,0 +1,171 @@
+//! Entries of a range, as a stream.
+//!
+//! Owns:   where the range ends and what was read ahead.
+//! Keeps:  one read is on its way while the last one's entries are handed out.
+
+use std::collections::VecDeque;
+use std::ops::{Bound, RangeBounds};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_util::stream::{BoxStream, Stream, StreamExt, try_unfold};
+use loglog_proto::entry::EntryError;
+use loglog_proto::response::Data;
+use loglog_proto::{Length, Offset};
+use tokio::task::JoinHandle;
+
+use super::splitter::Splitter;
+use super::{Entry, ReadOptions};
+use crate::client::Client;
+use crate::error::Error;
+
+/// How entries are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntriesOptions {
+    /// Bytes asked for at once. Default 1 MiB.
+    pub chunk: Length,
+    /// Whether each entry's CRC is checked. Default yes: the server checks nothing when it is read from.
+    pub checked: bool,
+}
+
+impl Default for EntriesOptions {
+    fn default() -> Self {
+        Self { chunk: Length::new(1 << 20), checked: true }
+    }
+}
+
+/// Data entries, in the log's order. After an error it ends.
+#[must_use = "streams do nothing unless polled"]
+pub struct Entries(BoxStream<'static, Result<Entry, Error>>);
+
+impl Client {
+    /// The data entries that begin in `range`, at whose start an entry must begin. Without an upper bound: up to the end of the log as it is
+    /// when the first of them is asked for.
+    pub fn entries(&self, range: impl RangeBounds<Offset>) -> Entries {
+        self.entries_with(range, EntriesOptions::default())
+    }
+
+    /// The same with options.
+    pub fn entries_with(&self, range: impl RangeBounds<Offset>, options: EntriesOptions) -> Entries {
+        let next = |offset: Offset| offset + Length::new(1);
+        let from = match range.start_bound() {
+            Bound::Included(from) => Some(*from),
+            Bound::Excluded(from) => Some(next(*from)),
+            Bound::Unbounded => None,
+        };
+        let to = match range.end_bound() {
+            Bound::Included(to) => Some(next(*to)),
+            Bound::Excluded(to) => Some(*to),
+            Bound::Unbounded => None,
+        };
+        let reading = Reading { client: self.clone(), options, from, to, at: None, ready: VecDeque::new() };
+        Entries(try_unfold(reading, Reading::next).boxed())
+    }
+}
+
+struct Reading {
+    client: Client,
+    options: EntriesOptions,
+    /// `None`: the start of the log.
+    from: Option<Offset>,
+    to: Option<Offset>,
+    at: Option<Place>,
+    ready: VecDeque<Entry>,
+}
+
+struct Place {
+    from: Offset,
+    to: Offset,
+    splitter: Splitter,
+    ahead: Option<Ahead>,
+}
+
+/// A read on its way, given up when dropped.
+struct Ahead(JoinHandle<Result<Data, Error>>);
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Reading {
+    async fn next(mut self) -> Result<Option<(Entry, Self)>, Error> {
+        if self.at.is_none() {
+            self.at = Some(self.begin().await?);
+        }
+        let Some(mut place) = self.at.take() else { return Ok(None) };
+        loop {
+            if let Some(entry) = self.ready.pop_front() {
+                if entry.offset >= place.to {
+                    return Ok(None);
+                }
+                self.at = Some(place);
+                return Ok(Some((entry, self)));
+            }
+            if place.splitter.at() >= place.to {
+                return Ok(None);
+            }
+            let wanted = place.splitter.wanted();
+            let data = match place.ahead.take() {
+                Some(mut ahead) => (&mut ahead.0).await.unwrap_or_else(|stopped| {
+                    Err(Error::Lost { address: "the client's own task".to_owned(), why: stopped.to_string() })
+                })?,
+                None => self.client.read_with(self.options.read(wanted)).await?,
+            };
+            if data.bytes.is_empty() {
+                // The range goes on beyond the committed end.
+                return if wanted >= place.to { Ok(None) } else { Err(Error::BeyondEnd { offset: place.to, end: data.end }) };
+            }
+            let next = wanted + Length::of(data.bytes.len());
+            if next < place.to {
+                let (client, read) = (self.client.clone(), self.options.read(next));
+                place.ahead = Some(Ahead(tokio::spawn(async move { client.read_with(read).await })));
+            }
+            let (from, at) = (place.from, place.splitter.at());
+            place.splitter.feed(data.bytes, &mut self.ready).map_err(|source| not_whole(from, at, source))?;
+        }
+    }
+
+    async fn begin(&self) -> Result<Place, Error> {
+        let (from, to) = match (self.from, self.to) {
+            (Some(from), Some(to)) => (from, to),
+            (from, to) => {
+                let ends = self.client.ends(true).await?;
+                (from.unwrap_or(ends.start), to.unwrap_or(ends.end))
+            }
+        };
+        Ok(Place { from, to, splitter: Splitter::new(from, self.options.checked), ahead: None })
+    }
+}
+
+impl EntriesOptions {
+    const fn read(self, offset: Offset) -> ReadOptions {
+        ReadOptions { limit: self.chunk, ..ReadOptions::at(offset) }
+    }
+}
+
+/// What does not hold of bytes after reading began at `from`; everything before `at` was whole.
+pub(super) fn not_whole(from: Offset, at: Offset, source: EntryError) -> Error {
+    let place = match &source {
+        EntryError::Short { at, .. }
+        | EntryError::Kind { at, .. }
+        | EntryError::LengthMismatch { at, .. }
+        | EntryError::Crc { at, .. } => *at,
+    };
+    if place == from && at == from { Error::NotAnEntry { offset: from, source } } else { Error::Damaged { source } }
+}
+
+impl Stream for Entries {
+    type Item = Result<Entry, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_next_unpin(context)
+    }
+}
+
+impl std::fmt::Debug for Entries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Entries")
+    }
+}

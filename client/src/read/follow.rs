@@ -1,0 +1,95 @@
+//! Following: entries as they are committed, for ever.
+//!
+//! Owns:   where the next entry begins; nothing else survives a lost connection, and nothing else is needed.
+//! Keeps:  no entry twice, none left out.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::stream::{BoxStream, Stream, StreamExt, try_unfold};
+use loglog_proto::Offset;
+use tokio::time::sleep;
+
+use super::entries::not_whole;
+use super::splitter::Splitter;
+use super::{EntriesOptions, Entry, ReadOptions};
+use crate::backoff;
+use crate::client::Client;
+use crate::error::Error;
+
+/// So long one read waits for more. Short of what a node allows, so that a dead one is noticed.
+const WAIT: Duration = Duration::from_secs(20);
+
+/// Data entries as they are committed. It outlives connections, and ends only with an error that no retry would cure, as
+/// [`Error::Trimmed`].
+#[must_use = "streams do nothing unless polled"]
+pub struct Follow(BoxStream<'static, Result<Entry, Error>>);
+
+impl Client {
+    /// The data entries from `from` on, where an entry must begin or the log must end; waits for more at the end.
+    pub fn follow(&self, from: Offset) -> Follow {
+        self.follow_with(from, EntriesOptions::default())
+    }
+
+    /// The same with options.
+    pub fn follow_with(&self, from: Offset, options: EntriesOptions) -> Follow {
+        let splitter = Splitter::new(from, options.checked);
+        let following =
+            Following { client: self.clone(), options, from, splitter, ready: VecDeque::new(), began: false };
+        Follow(try_unfold(following, Following::next).boxed())
+    }
+}
+
+struct Following {
+    client: Client,
+    options: EntriesOptions,
+    from: Offset,
+    splitter: Splitter,
+    ready: VecDeque<Entry>,
+    /// Whether a node has answered a read: from then on a node whose end lies before our place only lags.
+    began: bool,
+}
+
+impl Following {
+    async fn next(mut self) -> Result<Option<(Entry, Self)>, Error> {
+        let mut failures = 0;
+        loop {
+            if let Some(entry) = self.ready.pop_front() {
+                return Ok(Some((entry, self)));
+            }
+            let wanted = self.splitter.wanted();
+            let min_end = self.began.then_some(wanted);
+            let limit = self.options.chunk;
+            match self.client.read_with(ReadOptions { offset: wanted, limit, wait: WAIT, min_end }).await {
+                Ok(data) => {
+                    (self.began, failures) = (true, 0);
+                    let at = self.splitter.at();
+                    let fed = self.splitter.feed(data.bytes, &mut self.ready);
+                    fed.map_err(|source| not_whole(self.from, at, source))?;
+                }
+                Err(error) if error.is_retryable() || (self.began && matches!(error, Error::BeyondEnd { .. })) => {
+                    let pause = backoff::wait(failures, &mut rand::rng());
+                    failures += 1;
+                    sleep(pause).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl Stream for Follow {
+    type Item = Result<Entry, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_next_unpin(context)
+    }
+}
+
+impl std::fmt::Debug for Follow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Follow")
+    }
+}

@@ -1,0 +1,78 @@
+//! The tail: walking backwards from the end to where the last entries begin.
+//!
+//! Keeps:  every entry walked over is checked, whatever its kind.
+
+use bytes::{Bytes, BytesMut};
+use loglog_proto::entry::{EntryError, Kind, SUFFIX, len_from_suffix};
+use loglog_proto::{Length, Offset, walk};
+
+use super::ReadOptions;
+use crate::client::{Client, Ends};
+use crate::error::Error;
+
+/// Bytes asked for at once.
+const CHUNK: Length = Length::new(256 << 10);
+
+impl Client {
+    /// Where the last `count` data entries begin: reading from there to the end gives exactly those, or all there are.
+    ///
+    /// # Errors
+    /// [`Error`] where no node answers, or its bytes are damaged.
+    pub async fn tail_start(&self, count: u64) -> Result<Offset, Error> {
+        let ends = self.ends(true).await?;
+        self.tail_start_before(ends, count).await
+    }
+
+    /// The same, walking back from `ends.end`, where an entry must end.
+    ///
+    /// # Errors
+    /// As [`Client::tail_start`].
+    pub async fn tail_start_before(&self, ends: Ends, count: u64) -> Result<Offset, Error> {
+        let (mut at, mut left) = (ends.end, count);
+        // Bytes that end at `at`.
+        let mut bytes = Bytes::new();
+        while left > 0 && at > ends.start {
+            let Some(entry) = walk::last_entry(at, &bytes)? else {
+                let needed = bytes.last_chunk::<SUFFIX>().and_then(len_from_suffix).unwrap_or_default();
+                let begin = at.saturating_back(needed.max(CHUNK)).max(ends.start);
+                if begin + Length::of(bytes.len()) == at {
+                    // There are no more bytes, yet the entry is not whole.
+                    return Err(EntryError::Short { at: begin, needed: needed.as_usize(), found: bytes.len() }.into());
+                }
+                bytes = match self.read_between(begin, at).await {
+                    // What is gone cannot be among the last.
+                    Err(Error::Trimmed { start, .. }) if start <= at => {
+                        let ends = Ends { start, end: at };
+                        return Box::pin(self.tail_start_before(ends, left)).await;
+                    }
+                    Err(Error::Trimmed { start, .. }) => return Ok(start),
+                    bytes => bytes?,
+                };
+                continue;
+            };
+            at = entry.offset;
+            left -= u64::from(entry.prefix.kind == Kind::Data);
+            let kept = bytes.len() - entry.len().as_usize();
+            bytes.truncate(kept);
+        }
+        Ok(at)
+    }
+
+    async fn read_between(&self, from: Offset, to: Offset) -> Result<Bytes, Error> {
+        let mut bytes = BytesMut::new();
+        let mut at = from;
+        while at < to {
+            let read = ReadOptions { limit: to - at, min_end: Some(to), ..ReadOptions::at(at) };
+            let data = self.read_with(read).await?;
+            if data.bytes.is_empty() {
+                return Err(Error::BeyondEnd { offset: to, end: data.end });
+            }
+            at += Length::of(data.bytes.len());
+            if bytes.is_empty() && at == to {
+                return Ok(data.bytes);
+            }
+            bytes.extend_from_slice(&data.bytes);
+        }
+        Ok(bytes.freeze())
+    }
+}
