@@ -247,7 +247,6 @@ impl Node {
             data_dir: options.data_dir.clone(),
             began,
             version: options.version,
-            free_min: options.free_min,
         });
         let connections = Connections::new(supervisor.clone(), net.handle(), options.connections_max);
         let listener = {

@@ -72,8 +72,6 @@ pub struct Services {
     pub began: Instant,
     /// The program's version.
     pub version: &'static str,
-    /// Appends are refused below this much free space, bytes.
-    pub free_min: u64,
 }
 
 impl Services {
@@ -119,7 +117,6 @@ impl Services {
             restarts: actor.restarts,
             last_panic: actor.last_panic.map(|panic| panic.to_string()),
         });
-        let disk_free = self.view.available();
         Status {
             version: self.version.to_owned(),
             cluster: self.identity.cluster.to_string(),
@@ -135,8 +132,8 @@ impl Services {
             upload_bytes: self.upload_bytes.load(Ordering::Relaxed) as u64,
             connections: self.connections.load(Ordering::Relaxed),
             waiting_reads: self.waiting_reads.load(Ordering::Relaxed) as u64,
-            disk_free,
-            disk_full: disk_free < self.free_min,
+            disk_free: self.view.available(),
+            disk_full: consensus.is_some_and(|consensus| consensus.disk_full),
             uptime_s: self.began.elapsed().as_secs(),
             data_dir: self.data_dir.display().to_string(),
             generation: self.view.generation(),

@@ -104,7 +104,9 @@ impl AppendError {
 
 fn outcome(may_have_happened: bool, writer: WriterId, sequence: Sequence) -> String {
     if may_have_happened {
-        format!("; the append may have happened: look for writer {writer}, sequence {sequence} before repeating it")
+        format!(
+            "; the append may have happened: look for writer {writer}, sequence {sequence} before repeating it"
+        )
     } else {
         "; nothing was written".to_owned()
     }

@@ -112,7 +112,10 @@ mod tests {
         assert_eq!(endpoints.iter().collect::<Vec<_>>(), ["a:1", "[::1]:2", "unix:/tmp/x"]);
         let parsed: Vec<_> = endpoints.iter().map(|text| Endpoint::parse(text).unwrap()).collect();
         assert_eq!(parsed[2], Endpoint::Unix("/tmp/x".into()));
-        assert_eq!(parsed.iter().map(Endpoint::to_string).collect::<Vec<_>>(), ["a:1", "[::1]:2", "unix:/tmp/x"]);
+        assert_eq!(
+            parsed.iter().map(Endpoint::to_string).collect::<Vec<_>>(),
+            ["a:1", "[::1]:2", "unix:/tmp/x"]
+        );
     }
 
     #[test]

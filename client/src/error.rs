@@ -80,7 +80,9 @@ pub enum Error {
         end: Offset,
     },
     /// No entry begins at the offset where reading was to begin.
-    #[error("no entry begins at offset {offset} ({source}): begin where an entry ends, or at the log's start")]
+    #[error(
+        "no entry begins at offset {offset} ({source}): begin where an entry ends, or at the log's start"
+    )]
     NotAnEntry {
         /// Where reading was to begin.
         offset: Offset,

@@ -90,7 +90,8 @@ impl Hub {
             }
             seen.push(endpoint.clone());
             let opened =
-                Connection::open(&endpoint, known.cluster, self.options.connect_timeout, self.options.quiet).await;
+                Connection::open(&endpoint, known.cluster, self.options.connect_timeout, self.options.quiet)
+                    .await;
             match opened {
                 Ok(connection) => {
                     known.learn(connection.welcome(), given);

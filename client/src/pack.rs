@@ -90,7 +90,9 @@ pub enum PackError {
         events: u32,
     },
     /// The event would make the payload larger than an entry can be.
-    #[error("a pack of {length} bytes is over the limit of {max}: finish this one and push the event to the next")]
+    #[error(
+        "a pack of {length} bytes is over the limit of {max}: finish this one and push the event to the next"
+    )]
     Full {
         /// What the pack would have.
         length: usize,
@@ -165,7 +167,9 @@ impl Pack {
     /// # Errors
     /// [`PackError`]: all of the payload is checked first.
     pub fn events(entry: Offset, payload: &[u8]) -> Result<Events<'_>, PackError> {
-        let Some((header, rest)) = payload.split_at_checked(HEADER).filter(|(header, _)| header[..3] == MAGIC) else {
+        let Some((header, rest)) =
+            payload.split_at_checked(HEADER).filter(|(header, _)| header[..3] == MAGIC)
+        else {
             return Err(PackError::NotAPack);
         };
         if header[3] != VERSION {

@@ -218,7 +218,7 @@ fn a_directory_of_another_cluster_or_node_is_refused() {
         assert_eq!(status.code(), Some(1));
         assert!(said.contains(names), "{said}");
     }
-    daemon(&dir).set("cluster.id=ab").start();
+    drop(daemon(&dir).set("cluster.id=ab").start());
 }
 
 #[test]

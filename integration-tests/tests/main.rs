@@ -1,6 +1,8 @@
 //! LogLog as its users meet it: real processes, real sockets, real files. One story a file.
 
 mod bad_input;
+mod crash;
+mod full_disk;
 mod life;
 mod panics;
 

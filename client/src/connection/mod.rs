@@ -66,7 +66,8 @@ impl Connection {
         timeout: Duration,
         quiet: Duration,
     ) -> Result<Self, Error> {
-        let lost = |error: std::io::Error| Error::Lost { address: endpoint.to_string(), why: error.to_string() };
+        let lost =
+            |error: std::io::Error| Error::Lost { address: endpoint.to_string(), why: error.to_string() };
         let opening = async {
             match endpoint {
                 Endpoint::Tcp(address) => {
@@ -81,9 +82,9 @@ impl Connection {
                 }
             }
         };
-        tokio::time::timeout(timeout, opening)
-            .await
-            .unwrap_or_else(|_| Err(Error::TimedOut { after: timeout, last: Some(format!("connecting to {endpoint}")) }))
+        tokio::time::timeout(timeout, opening).await.unwrap_or_else(|_| {
+            Err(Error::TimedOut { after: timeout, last: Some(format!("connecting to {endpoint}")) })
+        })
     }
 
     async fn greet<R, W>(
@@ -107,7 +108,8 @@ impl Connection {
         let protocol = |what: String| Error::Protocol { address: address(), what };
         let mut received = BytesMut::with_capacity(task::RECEIVE_BYTES);
         let reply = loop {
-            let frame = frame::split(&mut received, FRAME_BYTES_MAX).map_err(|error| protocol(error.to_string()))?;
+            let frame =
+                frame::split(&mut received, FRAME_BYTES_MAX).map_err(|error| protocol(error.to_string()))?;
             if let Some(frame) = frame {
                 break Response::decode(&frame).map_err(|error| protocol(error.to_string()))?;
             }

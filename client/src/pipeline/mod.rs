@@ -138,7 +138,9 @@ impl Pipeline {
         let room = self.budget.acquire_many(cost);
         let room = match self.options.timeout {
             None => room.await,
-            Some(after) => tokio::time::timeout(after, room).await.map_err(|_| AppendError::NoRoom { after })?,
+            Some(after) => {
+                tokio::time::timeout(after, room).await.map_err(|_| AppendError::NoRoom { after })?
+            }
         };
         room.map_err(|_| closed)?.forget();
         Ok(cost)

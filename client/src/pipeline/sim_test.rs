@@ -300,14 +300,18 @@ impl World {
         let mut links: Vec<u64> = self.wires.keys().copied().collect();
         links.sort_unstable();
         for link in links {
-            let requests = self.wires.get_mut(&link).map(|wire| std::mem::take(&mut wire.to_node)).unwrap_or_default();
+            let requests =
+                self.wires.get_mut(&link).map(|wire| std::mem::take(&mut wire.to_node)).unwrap_or_default();
             for (attempt, append) in requests {
+                self.say(|| format!("node takes {attempt:?} on {link}, after {:?}", append.previous));
                 self.node.append((LinkId(link), attempt), &append);
             }
             self.node.commit(usize::MAX / 2);
             self.answer();
-            let replies = self.wires.get_mut(&link).map(|wire| std::mem::take(&mut wire.to_client)).unwrap_or_default();
+            let replies =
+                self.wires.get_mut(&link).map(|wire| std::mem::take(&mut wire.to_client)).unwrap_or_default();
             for (attempt, answer) in replies {
+                self.say(|| format!("reply on {link} to {attempt:?}: {answer:?}"));
                 self.state.reply(self.now, LinkId(link), attempt, answer);
             }
         }
@@ -345,8 +349,10 @@ fn run(seeds: u64, faults: Faults, spared: fn(&AppendError) -> bool) {
             world.check(spared);
         }));
         if let Err(panic) = outcome {
-            let tail = world.transcript.len().saturating_sub(80);
-            println!("seed {seed}, {faults:?}\n{}", world.transcript[tail..].join("\n"));
+            let healed =
+                world.transcript.iter().position(|line| line == "heal").unwrap_or(world.transcript.len());
+            let told = &world.transcript[healed.saturating_sub(60)..world.transcript.len().min(healed + 60)];
+            println!("seed {seed}, {faults:?}\n{}", told.join("\n"));
             std::panic::resume_unwind(panic);
         }
     }
@@ -375,7 +381,11 @@ fn s27_answers_out_of_order_cost_no_append() {
 #[test]
 fn s28_a_conflict_is_definite_and_what_follows_it_goes_on() {
     let spared = |error: &AppendError| {
-        matches!(error, AppendError::Conflict { .. } | AppendError::Refused { refusal: Refusal { code: Code::Conflict, .. }, .. })
+        matches!(
+            error,
+            AppendError::Conflict { .. }
+                | AppendError::Refused { refusal: Refusal { code: Code::Conflict, .. }, .. }
+        )
     };
     run(2000, Faults { expectations: true, ..CALM }, |error| matches!(error, AppendError::Conflict { .. }));
     run(3000, Faults { expectations: true, cuts: true, crashes: true, reorder: true, ..CALM }, spared);

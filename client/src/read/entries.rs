@@ -115,7 +115,11 @@ impl Reading {
             };
             if data.bytes.is_empty() {
                 // The range goes on beyond the committed end.
-                return if wanted >= place.to { Ok(None) } else { Err(Error::BeyondEnd { offset: place.to, end: data.end }) };
+                return if wanted >= place.to {
+                    Ok(None)
+                } else {
+                    Err(Error::BeyondEnd { offset: place.to, end: data.end })
+                };
             }
             let next = wanted + Length::of(data.bytes.len());
             if next < place.to {
@@ -153,7 +157,11 @@ pub(super) fn not_whole(from: Offset, at: Offset, source: EntryError) -> Error {
         | EntryError::LengthMismatch { at, .. }
         | EntryError::Crc { at, .. } => *at,
     };
-    if place == from && at == from { Error::NotAnEntry { offset: from, source } } else { Error::Damaged { source } }
+    if place == from && at == from {
+        Error::NotAnEntry { offset: from, source }
+    } else {
+        Error::Damaged { source }
+    }
 }
 
 impl Stream for Entries {

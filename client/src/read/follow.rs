@@ -69,7 +69,9 @@ impl Following {
                     let fed = self.splitter.feed(data.bytes, &mut self.ready);
                     fed.map_err(|source| not_whole(self.from, at, source))?;
                 }
-                Err(error) if error.is_retryable() || (self.began && matches!(error, Error::BeyondEnd { .. })) => {
+                Err(error)
+                    if error.is_retryable() || (self.began && matches!(error, Error::BeyondEnd { .. })) =>
+                {
                     let pause = backoff::wait(failures, &mut rand::rng());
                     failures += 1;
                     sleep(pause).await;

@@ -103,7 +103,8 @@ mod tests {
         let mut bytes = log.bytes().to_vec();
         bytes[PREFIX] ^= 1;
         for checked in [true, false] {
-            let result = Splitter::new(Offset::ZERO, checked).feed(Bytes::from(bytes.clone()), &mut VecDeque::new());
+            let result =
+                Splitter::new(Offset::ZERO, checked).feed(Bytes::from(bytes.clone()), &mut VecDeque::new());
             assert_eq!(result.is_err(), checked);
         }
     }

@@ -37,7 +37,12 @@ impl Client {
                 let begin = at.saturating_back(needed.max(CHUNK)).max(ends.start);
                 if begin + Length::of(bytes.len()) == at {
                     // There are no more bytes, yet the entry is not whole.
-                    return Err(EntryError::Short { at: begin, needed: needed.as_usize(), found: bytes.len() }.into());
+                    return Err(EntryError::Short {
+                        at: begin,
+                        needed: needed.as_usize(),
+                        found: bytes.len(),
+                    }
+                    .into());
                 }
                 bytes = match self.read_between(begin, at).await {
                     // What is gone cannot be among the last.

@@ -32,7 +32,13 @@ impl TestLog {
         self.entry(Kind::Noop, WriterId::NONE, Sequence::new(0), &[])
     }
 
-    pub(crate) fn entry(&mut self, kind: Kind, writer: WriterId, sequence: Sequence, payload: &[u8]) -> Offset {
+    pub(crate) fn entry(
+        &mut self,
+        kind: Kind,
+        writer: WriterId,
+        sequence: Sequence,
+        payload: &[u8],
+    ) -> Offset {
         let at = self.end();
         let payload_len = u32::try_from(payload.len()).unwrap();
         let prefix = Prefix { kind, last_of_batch: true, payload_len, term: Term::new(1), writer, sequence };

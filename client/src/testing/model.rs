@@ -45,7 +45,17 @@ impl<T> ModelNode<T> {
     pub(crate) fn new(memory: Length, sequences_max: usize) -> Self {
         let (entries, writers, waiting) = (Vec::new(), HashMap::new(), Vec::new());
         let (start, end) = (Offset::ZERO, Offset::ZERO);
-        Self { entries, writers, committed: 0, waiting, memory, sequences_max, start, end, term: Term::new(1) }
+        Self {
+            entries,
+            writers,
+            committed: 0,
+            waiting,
+            memory,
+            sequences_max,
+            start,
+            end,
+            term: Term::new(1),
+        }
     }
 
     pub(crate) fn entries(&self) -> &[ModelEntry] {

@@ -128,6 +128,8 @@ pub struct Consensus<T> {
     /// Makes this life's ReadIndex contexts unlike any other's (S20).
     nonce: u64,
     available: u64,
+    /// Bytes of the append that was refused last for want of space, until there is room for as many.
+    refused_bytes: u64,
     role: Role,
 }
 
@@ -194,6 +196,7 @@ impl<T> Consensus<T> {
             repeats: BTreeMap::new(),
             repeats_next: 0,
             available: u64::MAX,
+            refused_bytes: 0,
             role: Role::Follower,
         };
         consensus.draw_timeout();
@@ -234,6 +237,9 @@ impl<T> Consensus<T> {
     /// The disk has room for this many more bytes.
     pub const fn set_available(&mut self, bytes: u64) {
         self.available = bytes;
+        if !self.disk_full(self.refused_bytes) {
+            self.refused_bytes = 0;
+        }
     }
 
     /// Goes on as far as it can. `wall_clock_ms` (since 1970) goes into the entry that opens a term, nowhere else.
@@ -263,7 +269,7 @@ impl<T> Consensus<T> {
             durable: self.write.durable().end,
             queued: self.queue.len(),
             writers: self.writers.len(),
-            disk_full: self.disk_full(0),
+            disk_full: self.disk_full(self.refused_bytes),
         }
     }
 
@@ -404,6 +410,7 @@ impl<T> Consensus<T> {
                 Decision::Repeat(appended) => repeats.push((token, appended)),
                 Decision::Refuse(refusal) => refusals.push((token, refusal, end)),
                 Decision::Go if self.disk_full((end - begin + length).get()) => {
+                    self.refused_bytes = length.get();
                     let message =
                         "the disk is nearly full: appends are refused until there is room, reads go on";
                     effects.answers.push((token, Answer::Refused(Refusal::new(Code::DiskFull, message))));

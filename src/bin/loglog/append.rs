@@ -10,24 +10,22 @@
 
 use std::path::PathBuf;
 use std::pin::pin;
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use futures_util::poll;
 use indicatif::ProgressBar;
-use loglog_client::{AppendOptions, Appended, Client, Pipeline, PipelineOptions, Ticket};
+use loglog::units::{about_bytes, parse_duration};
+use loglog_client::{AppendError, AppendOptions, Appended, Client, Pipeline, PipelineOptions, Ticket};
 use loglog_proto::Offset;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::connect::{Endpoints, stop_append};
-use crate::exit::{Outcome, Stop};
+use crate::exit::{Exit, Outcome, Stop};
 use crate::input::{Chunk, Input, Shape};
 use crate::output::Output;
 use crate::progress::progress;
 use crate::table::grouped;
-use loglog::units::about_bytes;
-
-/// Tickets that wait for their answer; the pipeline's own bounds are tighter.
-const TICKETS: usize = 8192;
 
 /// Arguments.
 #[derive(clap::Args)]
@@ -40,9 +38,13 @@ pub(crate) struct Args {
     #[arg(long)]
     whole: bool,
 
-    /// Append only if the log ends at this offset; with --lines, that is asked of the first line.
+    /// Append only if the log ends at this offset. With --lines that is asked of the first line; the others follow it.
     #[arg(long, value_name = "N")]
     expect_end: Option<u64>,
+
+    /// How long to try each entry: nodes may come and go meanwhile.
+    #[arg(long, value_name = "TIME", default_value = "30 s", value_parser = parse_duration)]
+    timeout: Duration,
 
     /// Print no offsets.
     #[arg(long, short)]
@@ -57,8 +59,7 @@ pub(crate) async fn run(args: Args, at: &Endpoints) -> Outcome {
     let input = Input::open(args.file.as_deref()).map_err(Stop::failed)?;
     let client = at.connect().await?;
     let mut acknowledged = Acknowledged::new(progress(input.size, !args.quiet), !args.quiet);
-    let outcome =
-        append_all(&client, input.read(shape), args.expect_end.map(Offset::new), &mut acknowledged).await;
+    let outcome = append_all(&client, input.read(shape), &args, &mut acknowledged).await;
     acknowledged.finish()?;
     outcome.map_err(|stop| stop.after(&acknowledged.words()))
 }
@@ -66,63 +67,76 @@ pub(crate) async fn run(args: Args, at: &Endpoints) -> Outcome {
 async fn append_all(
     client: &Client,
     mut chunks: mpsc::Receiver<Result<Chunk, String>>,
-    expect_end: Option<Offset>,
+    args: &Args,
     acknowledged: &mut Acknowledged,
 ) -> Outcome {
     let mut first = None;
-    if expect_end.is_some() {
+    if args.expect_end.is_some() {
         let Some(chunk) = chunks.recv().await else { return Ok(()) };
         let mut chunk = chunk.map_err(Stop::failed)?;
+        // The reader hands on no empty chunk.
         let payload = chunk.payloads.remove(0);
         let length = payload.len();
-        let options = AppendOptions { expect_end };
+        let options = AppendOptions { expect_end: args.expect_end.map(Offset::new) };
         let appended = client.append_with(payload, options).await.map_err(|error| stop_append(&error))?;
         acknowledged.take(&appended, length)?;
         first = Some(chunk);
     }
-    let mut pipeline = client.pipeline(PipelineOptions::default());
-    let (tickets, waiting) = mpsc::channel(TICKETS);
-    let mut feed = pin!(feed(&mut pipeline, first, chunks, tickets));
-    let mut settle = pin!(settle(waiting, acknowledged));
-    tokio::select! {
-        // An entry that failed ends it all: those behind it fail too.
-        settled = &mut settle => settled.and(feed.await),
-        fed = &mut feed => {
-            // Even if the input broke off, what was sent is waited for.
-            settle.await?;
-            fed
-        }
-    }
+    let pipeline =
+        client.pipeline(PipelineOptions { timeout: Some(args.timeout), ..PipelineOptions::default() });
+    // Unbounded, since the pipeline bounds how many there are.
+    let (tickets, waiting) = mpsc::unbounded_channel();
+    let failed = Notify::new();
+    let (fed, settled) = tokio::join!(
+        feed(&pipeline, first, chunks, tickets, &failed),
+        settle(waiting, acknowledged, &failed)
+    );
+    // What the log refused comes before what was wrong with later input.
+    settled.and(fed)
 }
 
-/// Sends every payload, as fast as the pipeline has room.
+/// Sends every payload, as fast as the pipeline has room, until one has `failed`.
 async fn feed(
-    pipeline: &mut Pipeline,
+    pipeline: &Pipeline,
     mut first: Option<Chunk>,
     mut chunks: mpsc::Receiver<Result<Chunk, String>>,
-    tickets: mpsc::Sender<(Ticket, usize)>,
+    tickets: mpsc::UnboundedSender<(Ticket, usize)>,
+    failed: &Notify,
 ) -> Outcome {
+    let mut failed = pin!(failed.notified());
     loop {
         let chunk = match first.take() {
             Some(chunk) => chunk,
-            None => match chunks.recv().await {
-                Some(chunk) => chunk.map_err(Stop::failed)?,
-                None => return Ok(()),
+            None => tokio::select! {
+                biased;
+                () = &mut failed => return Ok(()),
+                chunk = chunks.recv() => match chunk {
+                    Some(chunk) => chunk.map_err(Stop::failed)?,
+                    None => return Ok(()),
+                },
             },
         };
         for payload in chunk.payloads {
             let length = payload.len();
-            let ticket = pipeline.append(payload).await.map_err(|error| stop_append(&error))?;
-            if tickets.send((ticket, length)).await.is_err() {
-                // The other side stopped, and says why.
-                return Ok(());
-            }
+            let ticket = tokio::select! {
+                biased;
+                () = &mut failed => return Ok(()),
+                ticket = pipeline.append(payload) => ticket.map_err(|error| stop_append(&error))?,
+            };
+            // The other side takes tickets until there are no more.
+            let _ = tickets.send((ticket, length));
         }
     }
 }
 
-/// Waits for every ticket, in order.
-async fn settle(mut tickets: mpsc::Receiver<(Ticket, usize)>, acknowledged: &mut Acknowledged) -> Outcome {
+/// Waits for every ticket, in order. After one that failed, only to learn what became of those behind it: an entry
+/// that was on its way may be in the log although the one before it is not.
+async fn settle(
+    mut tickets: mpsc::UnboundedReceiver<(Ticket, usize)>,
+    acknowledged: &mut Acknowledged,
+    failed: &Notify,
+) -> Outcome {
+    let mut failure: Option<Broken> = None;
     loop {
         let (ticket, length) = match tickets.try_recv() {
             Ok(next) => next,
@@ -131,20 +145,51 @@ async fn settle(mut tickets: mpsc::Receiver<(Ticket, usize)>, acknowledged: &mut
                 acknowledged.flush()?;
                 match tickets.recv().await {
                     Some(next) => next,
-                    None => return Ok(()),
+                    None => break,
                 }
             }
         };
         let mut ticket = pin!(ticket);
         let answer = match poll!(ticket.as_mut()) {
-            std::task::Poll::Ready(answer) => answer,
-            std::task::Poll::Pending => {
+            Poll::Ready(answer) => answer,
+            Poll::Pending => {
                 acknowledged.flush()?;
                 ticket.await
             }
         };
-        let appended = answer.map_err(|error| stop_append(&error))?;
-        acknowledged.take(&appended, length)?;
+        match (answer, &mut failure) {
+            (Ok(appended), None) => acknowledged.take(&appended, length)?,
+            (Err(error), None) => {
+                failure = Some(Broken { error, in_log: 0, unknown: 0 });
+                failed.notify_one();
+            }
+            (Ok(_), Some(broken)) => broken.in_log += 1,
+            (Err(error), Some(broken)) => broken.unknown += u64::from(error.may_have_happened()),
+        }
+    }
+    failure.map_or(Ok(()), |broken| Err(broken.stop()))
+}
+
+/// An entry that failed, and what became of those sent behind it.
+struct Broken {
+    error: AppendError,
+    in_log: u64,
+    unknown: u64,
+}
+
+impl Broken {
+    fn stop(&self) -> Stop {
+        let stop = stop_append(&self.error);
+        let Stop::Failure(_, message) = &stop else { return stop };
+        if self.in_log == 0 && self.unknown == 0 {
+            return stop;
+        }
+        let behind = format!(
+            "{message}; of those sent behind it {} are in the log, {} may be",
+            grouped(self.in_log),
+            grouped(self.unknown)
+        );
+        Stop::new(Exit::Unknown, behind)
     }
 }
 
@@ -214,5 +259,22 @@ impl Acknowledged {
                 )
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_behind_a_failed_one_make_the_outcome_unknown() {
+        let error = AppendError::NoRoom { after: Duration::from_secs(1) };
+        let exit = |in_log, unknown| match (Broken { error: error.clone(), in_log, unknown }).stop() {
+            Stop::Failure(exit, _) => exit,
+            Stop::Unread => panic!("a failure"),
+        };
+        assert_eq!(exit(0, 0), Exit::Unavailable);
+        assert_eq!(exit(1, 0), Exit::Unknown);
+        assert_eq!(exit(0, 1), Exit::Unknown);
     }
 }

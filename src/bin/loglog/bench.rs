@@ -5,19 +5,17 @@
 
 mod report;
 
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use clap::Subcommand;
-use futures_util::future::try_join_all;
-use loglog_client::{Client, Pipeline, PipelineOptions, Ticket};
-use loglog_proto::entry::OVERHEAD;
+use futures_util::future::join_all;
+use loglog_client::{AppendError, Client, Pipeline, PipelineOptions, Ticket};
 use loglog_proto::limits::{PAYLOAD_BYTES_MAX, WRITER_SEQUENCES_MAX};
 use rand::RngCore;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
-use crate::connect::{Endpoints, stop};
+use crate::connect::{Endpoints, stop, stop_append};
 use crate::exit::{Exit, Outcome, Stop};
 use crate::output::Output;
 use loglog::units::{parse_bytes_or_plain, parse_duration};
@@ -80,10 +78,10 @@ pub(crate) async fn run(bench: Bench, at: &Endpoints) -> Outcome {
         clients.push(at.connect().await?);
     }
     let observer = at.connect().await?;
-    let before = observer.end(true).await.map_err(|error| stop(&error))?.end;
+    let before = observer.end(true).await.map_err(|error| stop(&error))?;
     let window = Window::from_now(args.warmup, args.duration);
-    let tallies = try_join_all(clients.iter().map(|client| load(client, &args, window))).await?;
-    let after = observer.end(true).await.map_err(|error| stop(&error))?.end;
+    let tallies = join_all(clients.iter().map(|client| load(client, &args, window))).await;
+    let after = observer.end(true).await.map_err(|error| stop(&error))?;
 
     let mut tally = Tally::new();
     tallies.iter().for_each(|one| tally.add(one));
@@ -106,7 +104,9 @@ pub(crate) async fn run(bench: Bench, at: &Endpoints) -> Outcome {
         ));
     }
     match tally.first_error() {
-        Some(error) => Err(Stop::failed(format!("{} appends failed, first: {error}", tally.errors))),
+        Some(error) => {
+            Err(stop_append(error).after(&format!("{} appends failed, the first: ", tally.errors)))
+        }
         None => Ok(()),
     }
 }
@@ -126,67 +126,70 @@ impl Window {
 }
 
 /// One connection's share of the load.
-async fn load(client: &Client, args: &AppendArgs, window: Window) -> Outcome<Tally> {
+async fn load(client: &Client, args: &AppendArgs, window: Window) -> Tally {
     // Random bytes: nothing on the way should gain from their likeness.
     let mut payload = vec![0; args.payload];
     rand::rng().fill_bytes(&mut payload);
     let payload = Bytes::from(payload);
-    // Enough bytes that the number in flight is what binds.
-    let bytes_max = args.in_flight.saturating_mul(args.payload + OVERHEAD);
-    let options = PipelineOptions { entries_max: args.in_flight, bytes_max };
-    let mut pipeline = client.pipeline(options);
-    let (tickets, waiting) = mpsc::channel(args.in_flight);
-    let mut tally = Tally::new();
-    let feed = feed(&mut pipeline, payload, window.end, tickets);
-    let settle = settle(waiting, window, &mut tally);
-    let (fed, ()) = tokio::join!(feed, settle);
+    // Room for all that are in flight, each with what the pipeline adds to it: the loop below is what binds.
+    let bytes_max = args.in_flight.saturating_mul(args.payload + 1024);
+    let options = PipelineOptions { entries_max: args.in_flight, bytes_max, ..PipelineOptions::default() };
+    let pipeline = client.pipeline(options);
+    let room = Semaphore::new(args.in_flight);
+    let (tickets, waiting) = mpsc::unbounded_channel();
+    let (fed, mut tally) =
+        tokio::join!(feed(&pipeline, payload, window.end, &room, tickets), settle(waiting, window, &room));
     if let Err(error) = fed {
         tally.error(error);
     }
-    Ok(tally)
+    tally
 }
 
-/// Appends until `end`; the pipeline makes it wait for room, which closes the loop.
+/// Appends until `end`, whenever there is room for one more in flight.
 async fn feed(
-    pipeline: &mut Pipeline,
+    pipeline: &Pipeline,
     payload: Bytes,
     end: Instant,
-    tickets: mpsc::Sender<(Instant, Ticket)>,
-) -> Result<(), String> {
-    loop {
-        // Before the wait for room, the entry was not asked for yet.
-        let ticket = pipeline.append(payload.clone()).await.map_err(|error| error.to_string())?;
+    room: &Semaphore,
+    tickets: mpsc::UnboundedSender<(Instant, Ticket)>,
+) -> Result<(), AppendError> {
+    // A closed semaphore: something failed.
+    while let Ok(permit) = room.acquire().await {
         let sent = Instant::now();
         if sent >= end {
-            // One more than was wanted: it is waited for like the others.
-            let _ = tickets.send((sent, ticket)).await;
-            return Ok(());
+            break;
         }
-        if tickets.send((sent, ticket)).await.is_err() {
-            return Ok(());
-        }
+        // Given back by the other side, once there is an answer.
+        permit.forget();
+        let ticket = pipeline.append(payload.clone()).await?;
+        let _ = tickets.send((sent, ticket));
     }
+    Ok(())
 }
 
 /// Waits for every answer and counts it; those within the window are measured.
-async fn settle(mut tickets: mpsc::Receiver<(Instant, Ticket)>, window: Window, tally: &mut Tally) {
+async fn settle(
+    mut tickets: mpsc::UnboundedReceiver<(Instant, Ticket)>,
+    window: Window,
+    room: &Semaphore,
+) -> Tally {
+    let mut tally = Tally::new();
     while let Some((sent, ticket)) = tickets.recv().await {
-        let mut ticket = pin!(ticket);
-        match ticket.as_mut().await {
+        match ticket.await {
             Ok(_) => {
                 let now = Instant::now();
                 let measured = (window.begin..window.end).contains(&now);
                 tally.acknowledged(measured.then(|| now - sent));
             }
             Err(error) => {
-                tally.error(error.to_string());
-                // A pipeline that failed stays failed: end the loop.
-                if !error.is_retryable() {
-                    return;
-                }
+                tally.error(error);
+                // What fails once is no load any more.
+                room.close();
             }
         }
+        room.add_permits(1);
     }
+    tally
 }
 
 #[cfg(test)]

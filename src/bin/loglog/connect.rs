@@ -10,39 +10,32 @@ use crate::exit::{Exit, Outcome, Stop};
 /// Where nodes are.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Endpoints {
-    /// Where to reach the nodes: host:port, several with commas between.
+    /// Where to reach the nodes, several with commas between: host:port, or unix:/path.
     #[arg(
         long,
         global = true,
         value_name = "HOST:PORT,…",
         env = "LOGLOG_ENDPOINTS",
-        value_delimiter = ',',
-        default_value = "127.0.0.1:19194",
-        value_parser = endpoint
+        default_value = "127.0.0.1:19194"
     )]
-    endpoints: Vec<String>,
-}
-
-fn endpoint(text: &str) -> Result<String, String> {
-    let text = text.trim();
-    match text.rsplit_once(':').map(|(host, port)| (host.is_empty(), port.parse::<u16>())) {
-        Some((false, Ok(port))) if port > 0 => Ok(text.to_owned()),
-        _ => Err("expected host:port, such as 127.0.0.1:19194".to_owned()),
-    }
+    endpoints: String,
 }
 
 impl Endpoints {
-    pub(crate) fn list(&self) -> &[String] {
+    #[cfg(test)]
+    pub(crate) fn text(&self) -> &str {
         &self.endpoints
     }
 
     /// A client that knows the nodes.
     pub(crate) async fn connect(&self) -> Outcome<Client> {
-        let client = Client::builder().endpoints(self.list().iter().cloned()).connect().await;
+        let client = Client::connect(&self.endpoints).await;
         client.map_err(|error| match stop(&error) {
             Stop::Failure(Exit::Unavailable, message) => Stop::new(
                 Exit::Unavailable,
-                format!("{message} (start one with `loglogd`; --endpoints or LOGLOG_ENDPOINTS say where to look)"),
+                format!(
+                    "{message} (start one with `loglogd`; --endpoints or LOGLOG_ENDPOINTS say where to look)"
+                ),
             ),
             other => other,
         })

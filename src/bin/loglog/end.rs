@@ -20,7 +20,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, at: &Endpoints) -> Outcome {
     let client = at.connect().await?;
-    let log = client.end(args.linearizable).await.map_err(|error| stop(&error))?;
+    let log = client.ends(args.linearizable).await.map_err(|error| stop(&error))?;
     let mut output = Output::new();
     if args.json {
         output.json(&json!({ "start": log.start.get(), "end": log.end.get() }))?;

@@ -12,7 +12,7 @@ Exit codes:
   1  failed; beyond what was printed, nothing happened
   2  the command line is wrong
   3  conflict: the log does not end where --expect-end says; nothing was appended
-  4  unknown: the append may or may not be in the log
+  4  unknown: entries beyond those whose offsets were printed may or may not be in the log
   5  no node could be reached, or none can serve just now: try again later
   6  not found: the offset is trimmed, beyond the end, or no entry begins there
   7  damaged: bytes are not what was written";
@@ -27,7 +27,7 @@ pub(crate) enum Exit {
     Usage = 2,
     /// The log does not end where it was expected to.
     Conflict = 3,
-    /// The append may or may not be in the log.
+    /// Entries beyond those whose offsets were printed may or may not be in the log.
     Unknown = 4,
     /// No node could be reached, or none can serve just now.
     Unavailable = 5,

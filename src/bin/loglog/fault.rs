@@ -15,5 +15,5 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, at: &Endpoints) -> Outcome {
     let client = at.connect().await?;
-    client.fault(&args.actor, &args.how).await.map_err(|error| stop(&error))
+    client.fault(args.actor, args.how).await.map_err(|error| stop(&error))
 }

@@ -120,8 +120,7 @@ mod tests {
         for line in
             [&["loglog", "--endpoints", "a:1,b:2", "end"][..], &["loglog", "end", "--endpoints", "a:1,b:2"]]
         {
-            assert_eq!(Cli::parse_from(line).endpoints.list(), ["a:1", "b:2"]);
+            assert_eq!(Cli::parse_from(line).endpoints.text(), "a:1,b:2");
         }
-        assert!(Cli::try_parse_from(["loglog", "--endpoints", "nohost", "end"]).is_err());
     }
 }

@@ -87,11 +87,15 @@ impl FromStr for From {
 
 pub(crate) async fn run(args: Args, at: &Endpoints) -> Outcome {
     let client = at.connect().await?;
-    let log = client.end(false).await.map_err(|error| stop(&error))?;
+    // As of now, not of some moment before: who appended a moment ago wants to see it.
+    let log = client.ends(true).await.map_err(|error| stop(&error))?;
     let from = match args.from {
         From::Start => log.start,
         From::At(offset) => offset,
     };
+    if from > log.end {
+        return Err(stop(&Error::BeyondEnd { offset: from, end: log.end }));
+    }
     let until = args.max.map_or(log.end, |max| log.end.min(Offset::new(from.get().saturating_add(max))));
     let mut output = Output::new();
     if args.raw {
@@ -104,24 +108,17 @@ pub(crate) async fn run(args: Args, at: &Endpoints) -> Outcome {
 
 async fn raw(client: &Client, from: Offset, until: Offset, output: &mut Output) -> Outcome {
     let mut at = from;
-    loop {
-        // One read at least, so that an offset beyond the end is refused and not passed over.
-        let wanted = if at < until { (until - at).get().min(READ_BYTES_MAX as u64) } else { 1 };
+    while at < until {
+        let wanted = (until - at).get().min(READ_BYTES_MAX as u64);
         let data = client.read(at, Length::new(wanted)).await.map_err(|error| stop(&error))?;
-        if at >= until {
-            return Ok(());
-        }
         if data.bytes.is_empty() {
-            return Err(Stop::failed(format!(
-                "the node gave no bytes at offset {at}, before its end {until}"
-            )));
+            // Another node may answer than the one that said where the log ends.
+            return Err(stop(&Error::BeyondEnd { offset: at, end: data.end }));
         }
         output.bytes(&data.bytes)?;
         at += Length::of(data.bytes.len());
-        if at >= until {
-            return Ok(());
-        }
     }
+    Ok(())
 }
 
 /// Prints the data entries that lie in `from..until`.
@@ -132,7 +129,7 @@ pub(crate) async fn entries(
     form: Form,
     output: &mut Output,
 ) -> Outcome {
-    let mut stream = std::pin::pin!(client.entries(from, until));
+    let mut stream = std::pin::pin!(client.entries(from..until));
     while let Some(entry) = stream.next().await {
         match entry {
             // With --max, the last one may reach beyond.
@@ -153,7 +150,9 @@ async fn explain(client: &Client, error: &Error) -> Stop {
     match around(client, *offset).await {
         Some(Surroundings { before, after }) => Stop::new(
             Exit::NotFound,
-            format!("no entry begins at offset {offset}: it lies inside the one at {before}; the next is at {after}"),
+            format!(
+                "no entry begins at offset {offset}: it lies inside the one at {before}; the next is at {after}"
+            ),
         ),
         // Nor does any whole entry lie around it: so it is the bytes that are wrong, not the offset.
         None => Stop::new(Exit::Damaged, error.to_string()),
@@ -162,7 +161,7 @@ async fn explain(client: &Client, error: &Error) -> Stop {
 
 /// The entry that `offset` is inside of.
 async fn around(client: &Client, offset: Offset) -> Option<Surroundings> {
-    let log = client.end(false).await.ok()?;
+    let log = client.ends(true).await.ok()?;
     let reach = Length::of(ENTRY_BYTES_MAX);
     let begin = offset.saturating_back(reach).max(log.start);
     let end = log.end.min(offset + reach);

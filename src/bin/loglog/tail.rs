@@ -27,11 +27,11 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, at: &Endpoints) -> Outcome {
     let client = at.connect().await?;
-    let from = client.tail_start(args.number).await.map_err(|error| stop(&error))?;
+    let ends = client.ends(true).await.map_err(|error| stop(&error))?;
+    let from = client.tail_start_before(ends, args.number).await.map_err(|error| stop(&error))?;
     let mut output = Output::new();
     if !args.follow {
-        let log = client.end(false).await.map_err(|error| stop(&error))?;
-        read::entries(&client, from, log.end, args.form.form(), &mut output).await?;
+        read::entries(&client, from, ends.end, args.form.form(), &mut output).await?;
         return output.flush();
     }
     let mut stream = pin!(client.follow(from));

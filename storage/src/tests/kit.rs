@@ -46,8 +46,9 @@ pub(super) fn entry(kind: Kind, sequence: u64, payload: Vec<u8>) -> NewEntry {
 pub(super) fn batch(term: u32, index: u64, offset: u64, sizes: &[usize]) -> NewBatch {
     let entries = sizes.iter().enumerate().map(|(at, size)| {
         let seed = (u64::from(term) << 40) ^ (index << 8) ^ at as u64;
-        let payload =
-            (0..*size).map(|i| (seed.wrapping_mul(31).wrapping_add(i as u64 * 7) >> 1) as u8).collect();
+        let payload = (0..*size)
+            .map(|i| (seed.wrapping_mul(31).wrapping_add(i as u64 * 7) >> 1).to_le_bytes()[0])
+            .collect();
         entry(Kind::Data, index * 100 + at as u64, payload)
     });
     let log_id = LogId { term: Term::new(term), index: Index::new(index) };

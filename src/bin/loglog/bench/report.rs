@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use loglog_client::AppendError;
 use loglog_proto::entry::OVERHEAD;
 use serde::Serialize;
 
@@ -19,7 +20,7 @@ pub(super) struct Tally {
     /// In all, warm-up and end included.
     pub(super) acknowledged: u64,
     pub(super) errors: u64,
-    first_error: Option<String>,
+    first_error: Option<AppendError>,
 }
 
 impl Tally {
@@ -38,13 +39,13 @@ impl Tally {
         }
     }
 
-    pub(super) fn error(&mut self, error: String) {
+    pub(super) fn error(&mut self, error: AppendError) {
         self.errors += 1;
         self.first_error.get_or_insert(error);
     }
 
-    pub(super) fn first_error(&self) -> Option<&str> {
-        self.first_error.as_deref()
+    pub(super) fn first_error(&self) -> Option<&AppendError> {
+        self.first_error.as_ref()
     }
 
     pub(super) fn add(&mut self, other: &Self) {
@@ -216,8 +217,9 @@ mod tests {
         let mut all = Tally::new();
         all.add(&tally(5));
         let mut bad = tally(3);
-        bad.error("gone".into());
+        let gone = AppendError::Closed { may_have_happened: true };
+        bad.error(gone.clone());
         all.add(&bad);
-        assert_eq!((all.acknowledged, all.errors, all.first_error()), (8, 1, Some("gone")));
+        assert_eq!((all.acknowledged, all.errors, all.first_error()), (8, 1, Some(&gone)));
     }
 }

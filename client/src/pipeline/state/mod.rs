@@ -31,10 +31,12 @@
 //!   given up has been written after all. Neither is an error: the sequence in the answer is the one to name next time. Naming it
 //!   is safe, since only appends without an outcome wait in the queue, and what was given up before them is either
 //!   that last one or, having a smaller sequence than what follows, can never be written any more.
-//! - **UnknownWriter** means that the log no longer remembers the writer, or a sequence older than its last ones. For an append
-//!   without a loose try: it was not written. For one with a loose try: nobody knows, and it ends as `UnknownOutcome`.
-//!   Once no loose try is left in the queue, what remains was never written and, the writer being forgotten for good (S29: its known
-//!   end can only become older), never will be under the old name; so the pipeline draws a new writer and goes on.
+//! - **UnknownWriter** means that the log no longer remembers the writer, or a sequence older than its last ones. Looked at from the
+//!   front of the queue, once every try on the link is answered: an append with a loose try may have been written before it was
+//!   forgotten; nobody can tell, and it ends as `UnknownOutcome`. One without was never written, and so neither was anything behind
+//!   it: each try of those named it, or one that came after it, as the predecessor. Nor will they ever be under the old name: the
+//!   writer is absent, and what its tries say (no known end, or one that can only become older) never makes it new. So
+//!   the pipeline draws a new writer and goes on with all that is left, loose tries or not.
 //!
 //! **Known end (S29).** Until a writer's first acknowledgement every append carries an end learnt before the writer sent anything,
 //! hence before that append's first try. It is never refreshed once something was sent: with a newer end, a forgotten first
@@ -43,83 +45,32 @@
 //! **Draining.** After any refusal nothing more is sent until every try on the link is answered; then all that is left goes out again
 //! in order, each naming the one before it. That costs a round trip in a rare case and keeps "one try on a link" true.
 
+mod identity;
+mod link;
+mod types;
+mod waiting;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use bytes::Bytes;
 use loglog_proto::error::{Code, Detail, Refusal};
 use loglog_proto::request::Append;
 use loglog_proto::response::Appended;
-use loglog_proto::{Offset, Sequence, WriterId};
+use loglog_proto::{Offset, Sequence};
+use rand::SeedableRng;
 use rand::rngs::SmallRng;
-use rand::{Rng, SeedableRng};
 
 use crate::append_error::AppendError;
 use crate::backoff;
+use identity::Identity;
+use link::{Link, Mode, Then};
+pub(crate) use types::{Attempt, Effects, LinkId, LinkLimits, Settings, Wish};
+use waiting::{Stage, Waiting};
 
 /// So long may a link take to answer what is out before it is given up.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// So many fruitless rounds at a node that knows no leader, before another node is sought.
 const LEADERLESS_ROUNDS: u32 = 3;
-
-/// Which link, counted from 1 in a pipeline's life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct LinkId(pub(crate) u64);
-
-/// Names the append that a reply belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Attempt {
-    /// Which of the pipeline's writers, counted from 0.
-    pub(crate) generation: u32,
-    pub(crate) sequence: Sequence,
-}
-
-/// What bounds a pipeline.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
-    /// Appends without an outcome on the way to the node.
-    pub(crate) entries_max: usize,
-    /// From its call to its outcome. The same for all, so that deadlines pass in order.
-    pub(crate) timeout: Option<Duration>,
-}
-
-/// What a node allows.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LinkLimits {
-    pub(crate) appends_max: usize,
-    pub(crate) bytes_max: usize,
-}
-
-/// An append as it was called. `T` is how its outcome gets back.
-#[derive(Debug)]
-pub(crate) struct Wish<T> {
-    pub(crate) token: T,
-    pub(crate) payload: Bytes,
-    pub(crate) crc: u32,
-    pub(crate) expect_end: Option<Offset>,
-    pub(crate) called: Duration,
-}
-
-/// What is to be done now.
-#[derive(Debug)]
-pub(crate) struct Effects<T> {
-    /// Outcomes, in order.
-    pub(crate) done: Vec<(T, Result<Appended, AppendError>)>,
-    /// To be sent on the current link, in order.
-    pub(crate) sends: Vec<(Attempt, Append)>,
-    /// A link is wanted.
-    pub(crate) connect: bool,
-    /// The node's end is wanted, on the current link.
-    pub(crate) learn_end: bool,
-    /// The link is given up; the inner value says where the leader is, if that is known.
-    pub(crate) leave: Option<Option<String>>,
-}
-
-impl<T> Default for Effects<T> {
-    fn default() -> Self {
-        Self { done: Vec::new(), sends: Vec::new(), connect: false, learn_end: false, leave: None }
-    }
-}
 
 /// Everything a pipeline knows. Times are counted from any fixed moment.
 #[derive(Debug)]
@@ -138,70 +89,6 @@ pub(crate) struct State<T> {
     /// Rounds in a row in which nothing was acknowledged.
     failures: u32,
     effects: Effects<T>,
-}
-
-/// Who the pipeline is to the log.
-#[derive(Debug)]
-struct Identity {
-    writer: WriterId,
-    generation: u32,
-    next: u64,
-    /// The newest sequence known to be in the log.
-    last: Option<Sequence>,
-    acknowledged: bool,
-    /// Learnt before anything was sent (S29).
-    known_end: Option<Offset>,
-    /// Whether anything was ever sent under this name.
-    exposed: bool,
-    /// Whether only an end asked for from now on will do: the one before was too old.
-    must_learn: bool,
-}
-
-#[derive(Debug)]
-struct Waiting<T> {
-    wish: Wish<T>,
-    sequence: Sequence,
-    stage: Stage,
-    /// Whether a try may have been written, or may yet be.
-    loose: bool,
-    /// Whether the last answer was that the writer is unknown.
-    forgotten: bool,
-    /// What the last try met.
-    last: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// No try on this link.
-    Idle,
-    /// A try on this link has no answer.
-    Out,
-    /// A try on this link was refused.
-    Refused,
-}
-
-#[derive(Debug)]
-enum Link {
-    Down { retry_at: Duration, connecting: bool },
-    Up { id: LinkId, limits: LinkLimits, outstanding: usize, mode: Mode },
-}
-
-#[derive(Debug)]
-enum Mode {
-    Flowing,
-    /// Nothing is sent until all tries are answered.
-    Draining { since: Duration, then: Then },
-    Waiting { until: Duration },
-    /// Nothing is sent until an end is learnt.
-    Learning,
-}
-
-/// What follows a drain. Later ones weigh more.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Then {
-    SendAgain,
-    Wait,
-    Leave(Option<String>),
 }
 
 impl<T> State<T> {
@@ -341,17 +228,16 @@ impl<T> State<T> {
             self.bytes_out -= waiting.wish.payload.len();
             let error = match refusal.code {
                 Code::OutOfOrder => None,
-                Code::Conflict => Some(conflict(waiting, &refusal, self.identity.writer)),
+                Code::Conflict => Some(waiting.conflict(&refusal, self.identity.writer)),
                 Code::UnknownWriter => {
                     waiting.forgotten = true;
-                    let writer = self.identity.writer;
-                    waiting.loose.then_some(AppendError::UnknownOutcome { writer, sequence })
+                    None
                 }
                 code if code.is_retryable() => {
                     waiting.loose |= code.may_have_happened();
                     None
                 }
-                _ => Some(final_refusal(waiting, &refusal, self.identity.writer)),
+                _ => Some(waiting.refused(&refusal, self.identity.writer)),
             };
             match error {
                 Some(error) => self.finish(at, Err(error)),
@@ -388,7 +274,8 @@ impl<T> State<T> {
 
     /// When [`State::advance`] is to be called at the latest, if nothing else happens.
     pub(crate) fn wake_at(&self) -> Option<Duration> {
-        let deadline = self.queue.front().zip(self.settings.timeout).map(|(front, after)| front.wish.called + after);
+        let deadline =
+            self.queue.front().zip(self.settings.timeout).map(|(front, after)| front.wish.called + after);
         let link = match &self.link {
             Link::Down { retry_at, connecting: false } if !self.queue.is_empty() => Some(*retry_at),
             Link::Up { mode: Mode::Draining { since, .. }, .. } => Some(*since + DRAIN_MAX),
@@ -426,7 +313,7 @@ impl<T> State<T> {
             Link::Up { outstanding: 0, mode: Mode::Draining { then, .. }, .. } => {
                 let then = then.clone();
                 self.begin_round();
-                self.rename_if_forgotten();
+                self.settle_forgotten();
                 match then {
                     Then::Leave(leader) => {
                         self.effects.leave = Some(leader);
@@ -532,52 +419,27 @@ impl<T> State<T> {
         }
     }
 
-    /// The log has forgotten the writer, and nothing it left behind can be written any more: goes on under a new name.
-    fn rename_if_forgotten(&mut self) {
-        let forgotten = self.queue.front().is_some_and(|front| front.forgotten);
-        if !forgotten || self.queue.iter().any(|waiting| waiting.loose) {
-            return;
+    /// Where the log has forgotten the writer: names what nobody can tell any more, and goes on with the rest under a new name.
+    fn settle_forgotten(&mut self) {
+        while let Some(front) = self.queue.front().filter(|front| front.forgotten) {
+            if front.loose {
+                let (writer, sequence) = (self.identity.writer, front.sequence);
+                self.finish(0, Err(AppendError::UnknownOutcome { writer, sequence }));
+                continue;
+            }
+            self.identity = Identity::draw(&mut self.rng, self.identity.generation + 1);
+            self.identity.must_learn = true;
+            for waiting in &mut self.queue {
+                waiting.sequence = self.identity.number();
+                (waiting.loose, waiting.forgotten) = (false, false);
+            }
         }
-        self.identity = Identity::draw(&mut self.rng, self.identity.generation + 1);
-        self.identity.must_learn = true;
-        for waiting in &mut self.queue {
-            waiting.sequence = self.identity.number();
-            waiting.forgotten = false;
-        }
     }
-}
-
-impl Identity {
-    fn draw(rng: &mut SmallRng, generation: u32) -> Self {
-        let writer = WriterId::new(rng.random_range(1..=u64::MAX));
-        let (last, known_end) = (None, None);
-        Self { writer, generation, next: 1, last, acknowledged: false, known_end, exposed: false, must_learn: false }
-    }
-
-    fn number(&mut self) -> Sequence {
-        let sequence = Sequence::new(self.next);
-        self.next += 1;
-        sequence
-    }
-}
-
-fn conflict<T>(waiting: &Waiting<T>, refusal: &Refusal, writer: WriterId) -> AppendError {
-    match (waiting.wish.expect_end, &refusal.detail) {
-        (Some(expected), Detail::Number(end)) if !waiting.loose || *end > expected.get() => {
-            AppendError::Conflict { expected, end: Offset::new(*end) }
-        }
-        _ => final_refusal(waiting, refusal, writer),
-    }
-}
-
-fn final_refusal<T>(waiting: &Waiting<T>, refusal: &Refusal, writer: WriterId) -> AppendError {
-    let may_have_happened = waiting.loose || refusal.code.may_have_happened();
-    AppendError::Refused { refusal: refusal.clone(), may_have_happened, writer, sequence: waiting.sequence }
 }
 
 #[cfg(test)]
-#[path = "sim_test.rs"]
+#[path = "../sim_test.rs"]
 mod sim;
 #[cfg(test)]
-#[path = "state_test.rs"]
+#[path = "../state_test.rs"]
 mod tests;
