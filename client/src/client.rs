@@ -167,6 +167,12 @@ impl Client {
         &self.shared.hub
     }
 
+    /// Whether the connection is known to be lost.
+    #[cfg(test)]
+    pub(crate) fn hub_is_lost(&self) -> bool {
+        self.shared.hub.is_lost()
+    }
+
     /// Asks what may be asked twice, again and again until there is an answer, a refusal that stands, or no time left: that of a
     /// request and `wait`.
     pub(crate) async fn ask(&self, body: RequestBody, wait: Duration) -> Result<Answer, Error> {

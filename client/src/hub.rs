@@ -68,6 +68,11 @@ impl Hub {
         self.end.fetch_max(end.get(), Ordering::Relaxed);
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_lost(&self) -> bool {
+        self.known.try_lock().is_ok_and(|known| known.current.as_ref().is_none_or(Connection::is_closed))
+    }
+
     /// The current connection, or a new one after one round through all known addresses.
     pub(crate) async fn connection(&self) -> Result<Connection, Error> {
         // Held while connecting, so that all who need a connection wait for the same one.

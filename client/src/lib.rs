@@ -52,6 +52,8 @@ mod append_error;
 mod backoff;
 mod builder;
 mod client;
+#[cfg(test)]
+mod client_test;
 mod connection;
 mod endpoints;
 mod error;

@@ -284,7 +284,7 @@ fn s09_a_corrupt_entry_below_the_mark_is_refused_and_its_place_named() {
 }
 
 #[test]
-fn damage_in_a_sealed_segment_is_refused_or_accepted_in_place() {
+fn s10_damage_in_a_sealed_segment_is_refused_or_accepted_in_place() {
     let dir = tempfile::tempdir().unwrap();
     let places = fill(daemon(&dir).start());
     // A restart opens a new term, and with it a new segment.

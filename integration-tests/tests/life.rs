@@ -87,3 +87,19 @@ fn a_node_started_again_goes_on_where_it_was() {
     let ResponseBody::Data(data) = client.ask(read(first.offset, 0)) else { panic!() };
     assert_eq!(&data.bytes[24..30], b"before");
 }
+
+#[test]
+fn s22_an_incarnation_is_one_life_of_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let identity = || {
+        let node = daemon(&dir).start();
+        let ResponseBody::Status(status) = RawClient::connect(node.address()).ask(RequestBody::Status) else { panic!() };
+        assert_eq!(node.stop().0.code(), Some(0));
+        (status.cluster, status.incarnation)
+    };
+    let first = identity();
+    assert_eq!(identity(), first, "a restart is the same life");
+    std::fs::remove_dir_all(dir.path().join("data")).unwrap();
+    let wiped = identity();
+    assert!(wiped.0 != first.0 && wiped.1 != first.1, "a wiped directory never comes back as what it was");
+}

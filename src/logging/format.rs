@@ -78,10 +78,11 @@ pub(super) fn terminal() -> impl Drain<Ok = (), Err = Never> + Send {
 pub(super) fn json(to: impl io::Write + Send) -> impl Drain<Ok = (), Err = Never> + Send {
     Json::new(to)
         .set_flush(true)
+        // slog emits the last of these first.
         .add_key_value(slog::o!(
-            "ts" => PushFnValue(|_: &Record<'_>, to| to.emit(rfc3339(SystemTime::now()))),
-            "level" => FnValue(|record: &Record<'_>| level_name(record.level())),
             "msg" => PushFnValue(|record: &Record<'_>, to| to.emit(record.msg())),
+            "level" => FnValue(|record: &Record<'_>| level_name(record.level())),
+            "ts" => PushFnValue(|_: &Record<'_>, to| to.emit(rfc3339(SystemTime::now()))),
         ))
         .build()
         .ignore_res()

@@ -33,6 +33,7 @@ fn json_is_one_object_a_line_and_the_end_flushes() {
     debug!(actor, "seen");
     drop(logging);
     let bytes = bytes.0.lock().unwrap().clone();
+    assert!(bytes.starts_with(b"{\"ts\":\"2"), "the time comes first");
     let lines: Vec<serde_json::Value> =
         String::from_utf8(bytes).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 2);

@@ -113,6 +113,12 @@ impl Shared {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Bytes that the spare file has reserved; 0 while the keeper works on it.
+    pub(crate) fn spare_reserved(&self) -> u64 {
+        let spare = self.spare.try_lock();
+        spare.ok().and_then(|spare| spare.as_ref().map(|spare| spare.reserved)).unwrap_or(0)
+    }
+
     /// Last durable batch, and where it ends.
     pub(crate) fn durable(&self) -> (LogId, Offset) {
         let table = self.table();

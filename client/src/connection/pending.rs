@@ -24,8 +24,11 @@ pub(crate) struct ReplySink {
 #[derive(Debug)]
 pub(crate) struct Replies {
     pub(crate) link: LinkId,
-    pub(crate) replies: Vec<(Attempt, Result<Appended, Refusal>)>,
+    pub(crate) replies: Vec<Reply>,
 }
+
+/// A reply to one append.
+pub(crate) type Reply = (Attempt, Result<Appended, Refusal>);
 
 /// Who waits for one reply.
 #[derive(Debug)]
@@ -41,7 +44,7 @@ pub(crate) enum Waiter {
 pub(crate) struct Pending {
     waiters: HashMap<u64, Waiter, BuildHasherDefault<IdHasher>>,
     next: u64,
-    batch: Option<(ReplySink, Vec<(Attempt, Result<Appended, Refusal>)>)>,
+    batch: Option<(ReplySink, Vec<Reply>)>,
 }
 
 /// Ids count up, so a multiplication spreads them well enough; nobody else chooses them.

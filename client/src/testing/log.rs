@@ -24,6 +24,12 @@ impl TestLog {
         Bytes::copy_from_slice(&self.bytes)
     }
 
+    /// At most `limit` bytes from the `from`th on.
+    pub(crate) fn slice(&self, from: usize, limit: usize) -> Bytes {
+        let rest = &self.bytes[from..];
+        Bytes::copy_from_slice(&rest[..limit.min(rest.len())])
+    }
+
     pub(crate) fn data(&mut self, payload: &[u8]) -> Offset {
         self.entry(Kind::Data, WriterId::new(1), Sequence::new(1), payload)
     }

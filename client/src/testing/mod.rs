@@ -1,4 +1,5 @@
-//! Helpers of the tests: raw logs, and a node in the test's own process.
+//! Helpers of the tests: raw logs, a model of a node, and a node in the test's own process.
 
 pub(crate) mod log;
 pub(crate) mod model;
+pub(crate) mod node;

@@ -62,6 +62,11 @@ impl<T> ModelNode<T> {
         &self.entries
     }
 
+    /// Committed entries from the `from`th on.
+    pub(crate) fn committed_entries(&self, from: usize) -> &[ModelEntry] {
+        &self.entries[from..self.committed]
+    }
+
     pub(crate) fn start(&self) -> Offset {
         self.start
     }
@@ -97,23 +102,17 @@ impl<T> ModelNode<T> {
     /// The order of S28. `None`: go on.
     fn decide(&self, append: &Append) -> Result<Option<Appended>, Refusal> {
         let window = self.end.saturating_back(self.memory).max(self.start);
-        let remembered: Vec<&ModelEntry> = match self.writers.get(&append.writer) {
-            Some(own) => {
-                let newest = own.iter().rev().take(self.sequences_max).map(|at| &self.entries[*at]);
-                newest.take_while(|entry| entry.at.offset >= window).collect()
-            }
-            None => Vec::new(),
-        };
+        let own = self.writers.get(&append.writer).map_or(&[][..], Vec::as_slice);
+        let newest = own.iter().rev().take(self.sequences_max).map(|at| &self.entries[*at]);
+        let mut remembered = newest.take_while(|entry| entry.at.offset >= window);
         let unknown = || Err(Refusal::new(Code::UnknownWriter, "unknown writer"));
-        let last = remembered.first().map(|entry| entry.sequence);
+        let last = remembered.clone().next().map(|entry| entry.sequence);
         if last.is_none() && append.known_end.is_none_or(|known| known < window) {
             return unknown();
         }
-        if let Some(entry) = remembered.iter().find(|entry| entry.sequence == append.sequence) {
-            return Ok(Some(entry.at));
-        }
         if last.is_some_and(|last| append.sequence <= last) {
-            return unknown();
+            let listed = remembered.find(|entry| entry.sequence == append.sequence);
+            return listed.map_or_else(unknown, |entry| Ok(Some(entry.at)));
         }
         if append.previous != last {
             return Err(Refusal::out_of_order(last));
@@ -135,6 +134,12 @@ impl<T> ModelNode<T> {
     /// Somebody else appends an entry of any length.
     pub(crate) fn append_of_another(&mut self, length: Length) {
         self.write(WriterId::new(u64::MAX), Sequence::new(self.entries.len() as u64), Bytes::new(), length);
+    }
+
+    /// A new leader opens its term.
+    pub(crate) fn noop(&mut self) {
+        let sequence = Sequence::new(self.entries.len() as u64);
+        self.write(WriterId::NONE, sequence, Bytes::new(), Length::of(OVERHEAD));
     }
 
     /// Commits up to `count` more entries.

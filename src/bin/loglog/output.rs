@@ -6,7 +6,7 @@
 use std::io::{self, BufWriter, StdoutLock, Write};
 
 use loglog_client::Entry;
-use serde_json::json;
+use serde::Serialize;
 
 use crate::exit::{Outcome, Stop};
 
@@ -56,28 +56,41 @@ impl Output {
     }
 }
 
+/// An entry as JSON.
+#[derive(Serialize)]
+struct JsonEntry<'a> {
+    offset: u64,
+    end: u64,
+    term: u32,
+    /// As text: JSON numbers are not safe beyond 53 bits in many programs.
+    writer: String,
+    sequence: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payload_hex: Option<&'a str>,
+}
+
 fn write_entry(to: &mut impl Write, entry: &Entry, form: Form) -> io::Result<()> {
     match form {
         Form::Payload => to.write_all(&entry.payload)?,
         Form::Hex => write_hex(to, &entry.payload)?,
         Form::Json => {
-            let mut fields = json!({
-                "offset": entry.offset.get(),
-                "end": entry.end.get(),
-                "term": entry.term.get(),
-                // As text: JSON numbers are not safe beyond 53 bits in many programs.
-                "writer": entry.writer.to_string(),
-                "sequence": entry.sequence.get(),
-            });
             // Text stays legible; what is none comes as hex, under another name so that nobody takes one for the other.
-            match std::str::from_utf8(&entry.payload) {
-                Ok(text) => fields["payload"] = text.into(),
-                Err(_) => {
-                    let mut hex = Vec::with_capacity(entry.payload.len() * 2);
-                    write_hex(&mut hex, &entry.payload)?;
-                    fields["payload_hex"] = String::from_utf8_lossy(&hex).into();
-                }
+            let text = std::str::from_utf8(&entry.payload).ok();
+            let mut hex = Vec::new();
+            if text.is_none() {
+                write_hex(&mut hex, &entry.payload)?;
             }
+            let fields = JsonEntry {
+                offset: entry.offset.get(),
+                end: entry.end.get(),
+                term: entry.term.get(),
+                writer: entry.writer.to_string(),
+                sequence: entry.sequence.get(),
+                payload: text,
+                payload_hex: if text.is_none() { std::str::from_utf8(&hex).ok() } else { None },
+            };
             serde_json::to_writer(&mut *to, &fields)?;
         }
     }
@@ -95,4 +108,36 @@ fn write_hex(to: &mut impl Write, bytes: &[u8]) -> io::Result<()> {
         to.write_all(&line[..part.len() * 2])?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use loglog_proto::{Offset, Sequence, Term, WriterId};
+
+    use super::*;
+
+    fn written(payload: &'static [u8], form: Form) -> String {
+        let entry = Entry {
+            offset: Offset::new(40),
+            end: Offset::new(73),
+            term: Term::new(2),
+            writer: WriterId::new(0xab),
+            sequence: Sequence::new(1),
+            payload: Bytes::from_static(payload),
+        };
+        let mut out = Vec::new();
+        write_entry(&mut out, &entry, form).unwrap();
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    #[test]
+    fn each_form_is_one_line() {
+        let head = r#"{"offset":40,"end":73,"term":2,"writer":"00000000000000ab","sequence":1,"#;
+        assert_eq!(written(b"a", Form::Payload), "a\n");
+        assert_eq!(written(b"a\n\xff", Form::Hex), "610aff\n");
+        assert_eq!(written(b"a\n", Form::Json), format!("{head}\"payload\":\"a\\n\"}}\n"));
+        assert_eq!(written(b"\xff\0", Form::Json), format!("{head}\"payload_hex\":\"ff00\"}}\n"));
+        assert_eq!(written(b"", Form::Json), format!("{head}\"payload\":\"\"}}\n"));
+    }
 }

@@ -10,141 +10,32 @@
 //! Never:  unlinks or cuts anything unsaid: it is copied aside, synced and reported (S7); panics over bytes.
 
 pub(crate) mod cut;
+mod report;
 pub(crate) mod survey;
 pub(crate) mod walk;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use loglog_proto::header::SegmentHeader;
-use loglog_proto::{ClusterId, Length, LogId, Offset};
+use loglog_proto::{Length, LogId, Offset};
 
+pub use self::report::{Loss, OpenError, RecoveryReport};
 use self::survey::{Chain, Found};
 use self::walk::{Stop, Walker};
 use crate::dir::{OpenOptions, Recovered};
 use crate::error::{IoFailure, Meant};
 use crate::install;
 use crate::keeper::SegmentKeeper;
-use crate::meta::{Mark, Meta, MetaError, MetaOpenError};
+use crate::meta::{Mark, Meta, MetaError};
 use crate::names;
 use crate::reader::LogReader;
 use crate::scan::position;
 use crate::shared::{Segment, Shared, Table};
 use crate::vfs::{OpenMode, Vfs, VfsFile};
 use crate::writer::{Active, LogWriter, WriterStart};
-
-/// Why a directory could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// It holds no log.
-    #[error("{} holds no log yet", path.display())]
-    NotFormed {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// It holds another cluster's log.
-    #[error("{} belongs to cluster {found}, not to {expected}", path.display())]
-    Cluster {
-        /// The directory.
-        path: PathBuf,
-        /// Asked for.
-        expected: ClusterId,
-        /// There.
-        found: ClusterId,
-    },
-    /// Bytes that were synced are damaged or missing (S9). Nothing was changed.
-    #[error(
-        "{} is corrupt at log offset {offset}: {detail}; the mark is batch {} ending at {}. Repair it from another \
-         node; a node that is alone may be told to accept the loss of everything from there on (it is kept aside)",
-        path.display(), mark.index, mark.offset
-    )]
-    Corrupt {
-        /// The segment file.
-        path: PathBuf,
-        /// Where in the log the first damaged batch begins.
-        offset: Offset,
-        /// The saved commit: what lies below was acknowledged.
-        mark: Mark,
-        /// The first damaged batch, as far as the headers tell it.
-        batch: Option<LogId>,
-        /// What does not hold.
-        detail: String,
-    },
-    /// `meta` is damaged: this node's vote and identity are lost. It must not vote again under its old identity.
-    #[error("{} is corrupt at byte {at}: {detail}. Replace this node under a new incarnation", path.display())]
-    Meta {
-        /// The file.
-        path: PathBuf,
-        /// Where in the file.
-        at: u64,
-        /// What does not hold.
-        detail: String,
-    },
-    /// A call failed.
-    #[error(transparent)]
-    Io(#[from] IoFailure),
-}
-
-impl From<MetaOpenError> for OpenError {
-    fn from(error: MetaOpenError) -> Self {
-        match error {
-            MetaOpenError::Io(failure) => Self::Io(failure),
-            MetaOpenError::Corrupt { path, offset, detail } => Self::Meta { path, at: offset, detail },
-        }
-    }
-}
-
-/// What recovery found and did: to be logged, counted and shown.
-#[derive(Clone, Debug, Default)]
-pub struct RecoveryReport {
-    /// Segments of the log.
-    pub segments: usize,
-    /// Those of them that were read entirely.
-    pub segments_scanned: usize,
-    /// Whole batches met while scanning.
-    pub batches_scanned: u64,
-    /// Bytes above the mark that were rewritten and synced (S8).
-    pub bytes_rewritten: u64,
-    /// Where the torn tail began, if there was one.
-    pub torn_at: Option<Offset>,
-    /// Its bytes, cut and kept aside.
-    pub torn_bytes: u64,
-    /// Files that keep what was cut.
-    pub side_files: Vec<PathBuf>,
-    /// What was given up because the loss was accepted.
-    pub lost: Option<Loss>,
-    /// Segment files in which nothing valid was left, so that they went wholly.
-    pub empty_segments_removed: usize,
-    /// Segments before the start, left by a trim that was interrupted.
-    pub trimmed_segments_removed: usize,
-    /// Our own unfinished files.
-    pub temporary_files_removed: usize,
-    /// A snapshot's installation that was interrupted behind its point of no return was finished (S25).
-    pub install_finished: bool,
-    /// Slots of `meta` that were not valid, of two; one is what a power cut may leave.
-    pub meta_slots_invalid: u32,
-    /// Mark pages that were not valid, of two.
-    pub mark_pages_invalid: u32,
-    /// How long it took.
-    pub took: Duration,
-}
-
-/// A loss that was accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Loss {
-    /// Where the first damaged batch began: the log ends there now.
-    pub from: Offset,
-    /// The last batch that is left.
-    pub last: LogId,
-    /// The mark as it was: what lies between `last` and it had been acknowledged.
-    pub mark: Mark,
-    /// Bytes kept aside.
-    pub bytes: u64,
-    /// What did not hold.
-    pub detail: String,
-}
 
 /// Everything that a recovery works on.
 struct Recovery<'a> {
@@ -346,6 +237,10 @@ impl Recovery<'_> {
             return Ok(Some(Damage { path, cut, batch: batch(walker), detail }));
         }
         let file = self.vfs.open(&segment.path, OpenMode::ReadWrite).meant("open", &segment.path)?;
+        if is_last {
+            // The length seen may be that of a cut that never reached the disk.
+            file.sync_all().meant("sync", &segment.path)?;
+        }
         let stop = walker.walk(&*file, segment)?;
         segment.end = walker.end;
         let Some(stop) = stop else { return Ok(None) };
@@ -390,7 +285,7 @@ impl Recovery<'_> {
         self.report.torn_at = Some(segment.end);
         self.report.torn_bytes += used - cut;
         if segment.end > segment.header.base_offset {
-            crate::writer::cut_file(file, &segment.path, cut, used)?;
+            crate::writer::cut_file(file, &segment.path, cut, used, self.group_bytes_max)?;
         }
         Ok(None)
     }
@@ -436,7 +331,7 @@ impl Recovery<'_> {
             cut::rename_aside(self, *base, path)?;
         }
         if let Some((file, path, cut, used)) = cut_last {
-            crate::writer::cut_file(&*file, path, cut, used)?;
+            crate::writer::cut_file(&*file, path, cut, used, self.group_bytes_max)?;
         }
         self.mark = self.mark.min(new_mark);
         let Damage { detail, .. } = damage;

@@ -142,3 +142,19 @@ fn s05_nothing_below_the_mark_is_cut() {
     let last = LogId { term: Term::new(1), index: before.index };
     log.writer.truncate(before.index.next(), before.offset, last).unwrap();
 }
+
+#[test]
+#[should_panic(expected = "meta says first")]
+fn s36_nothing_is_unlinked_before_meta_says_so() {
+    let (_, vfs) = sim();
+    let (_dir, mut log) = open(&vfs, Path::new("/d"), 100);
+    let mut chain = Chain::new();
+    log.writer.write(&[chain.next(1, &[100]), chain.next(1, &[100])]).unwrap();
+    let header = log.reader.segments()[1].header;
+    let start = crate::LogStart {
+        offset: header.base_offset,
+        index: header.base_index,
+        previous_term: header.previous_term,
+    };
+    log.keeper.trim(start).unwrap();
+}

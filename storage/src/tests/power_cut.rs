@@ -39,7 +39,7 @@ fn rng(seed: u64, operations: u64, survival: Survival) -> StdRng {
 fn s01_s11_every_power_cut_keeps_what_was_acknowledged() {
     let begun = Instant::now();
     let mut cuts = 0;
-    for seed in 0..12 {
+    for seed in 0..8 {
         for operations in 0.. {
             let Some((sim, model)) = interrupted(seed, operations) else { break };
             for survival in Survival::ALL {
@@ -67,7 +67,7 @@ fn s08_a_second_power_cut_during_recovery_changes_nothing() {
     let begun = Instant::now();
     let mut cuts = 0;
     for seed in 100..106 {
-        for operations in (5 + seed % 7..).step_by(7) {
+        for operations in (5 + seed % 7..).step_by(31) {
             let Some((sim, model)) = interrupted(seed, operations) else { break };
             for survival in Survival::ALL {
                 let first = sim.fork();
@@ -91,7 +91,7 @@ fn s08_a_second_power_cut_during_recovery_changes_nothing() {
         }
     }
     println!("{cuts} power cuts during recovery in {:?}", begun.elapsed());
-    assert!(cuts >= 3_000, "{cuts} power cuts during recovery");
+    assert!(cuts >= 5_000, "{cuts} power cuts during recovery");
 }
 
 #[test]

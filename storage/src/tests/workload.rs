@@ -115,10 +115,10 @@ impl Model {
             let payload = vec![term.to_le_bytes()[0]; rng.random_range(0..40)];
             return NewBatch { log_id, offset: Offset::new(offset), entries: vec![entry(kind, 0, payload)] };
         }
-        let largest = if rng.random_ratio(1, 10) { 3000 } else { 400 };
+        let largest = if rng.random_ratio(1, 10) { 1200 } else { 400 };
         let sizes: Vec<usize> = (0..rng.random_range(1..4)).map(|_| rng.random_range(0..largest)).collect();
         if rng.random_ratio(1, 60) {
-            batch(term, index, offset, &[8000])
+            batch(term, index, offset, &[4000])
         } else {
             batch(term, index, offset, &sizes)
         }
@@ -138,7 +138,9 @@ impl Model {
                 45..53 => self.save_term(&mut log, &mut rng)?,
                 53..63 => self.truncate(&mut log, &mut rng)?,
                 // Every other workload lets its tail grow beyond a group.
-                63..82 if self.seed % 8 < 4 || rng.random_ratio(1, 12) => self.save_mark(&mut log, &mut rng)?,
+                63..82 if self.seed % 8 < 4 || rng.random_ratio(1, 12) => {
+                    self.save_mark(&mut log, &mut rng)?
+                }
                 63..82 => self.write(&mut log, &mut rng)?,
                 82..88 => self.trim(&mut log, &mut rng)?,
                 88..94 => {

@@ -12,15 +12,14 @@
 //!         to its exact length when the next one is made.
 //! Never:  learns what is committed, but for the floor below which nothing is cut; retries after a failure (S2).
 
-use std::collections::VecDeque;
+mod batch;
+mod cut;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use loglog_proto::entry::Kind;
 use loglog_proto::header::{HEADER, SegmentHeader};
-use loglog_proto::limits::{BATCH_BYTES_MAX, BATCH_ENTRIES_MAX, PAYLOAD_BYTES_MAX};
-use loglog_proto::{ClusterId, Index, Length, LogId, Offset, Sequence, Term, WriterId};
+use loglog_proto::{ClusterId, Length, LogId, Offset, Term};
 
 use crate::error::{IoFailure, Meant};
 use crate::frame::{Frame, batch_bytes};
@@ -29,72 +28,14 @@ use crate::names;
 use crate::scan::position;
 use crate::shared::{Segment, Shared};
 use crate::spare::{Spare, reserve};
-use crate::vfs::{OpenMode, VfsFile};
+use crate::vfs::VfsFile;
+
+use self::batch::check;
+pub use self::batch::{Durable, NewBatch, NewEntry, WriteError};
+pub(crate) use self::cut::cut_file;
 
 /// How far ahead of the write position space is reserved where no zeros are prepared, bytes.
 const RESERVE_AHEAD: u64 = 8 << 20;
-/// Zeros written at once.
-pub(crate) static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-
-/// An entry to be written.
-#[derive(Clone, Debug)]
-pub struct NewEntry {
-    /// What it is for.
-    pub kind: Kind,
-    /// Who appended it; [`WriterId::NONE`] unless it is data.
-    pub writer: WriterId,
-    /// The writer's number for it.
-    pub sequence: Sequence,
-    /// Its content, at most [`PAYLOAD_BYTES_MAX`].
-    pub payload: Bytes,
-    /// CRC-32C of the payload, checked when the payload came in (S31).
-    pub payload_crc: u32,
-}
-
-/// A batch to be written.
-#[derive(Clone, Debug)]
-pub struct NewBatch {
-    /// Its term and index; the index follows that of the batch before.
-    pub log_id: LogId,
-    /// Where it begins: the end of the batch before.
-    pub offset: Offset,
-    /// At least one; a noop or control entry is alone.
-    pub entries: Vec<NewEntry>,
-}
-
-/// How far the log is synced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Durable {
-    /// The last batch.
-    pub last: LogId,
-    /// Behind its last byte.
-    pub end: Offset,
-}
-
-/// Why batches were not written, or not cut.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// The disk filled up while space was prepared: no failed write (S2). Of the batches behind `durable` nothing was
-    /// written; they may be tried again.
-    #[error("no space for {needed} bytes more in {}", path.display())]
-    NoSpace {
-        /// Bytes of the write group that found no room.
-        needed: Length,
-        /// Where.
-        path: PathBuf,
-        /// How far the log is synced nevertheless.
-        durable: Durable,
-    },
-    /// A write, sync, rename or unlink failed. Final: the writer is poisoned (S2).
-    #[error(transparent)]
-    Failed(#[from] IoFailure),
-    /// An earlier call had failed.
-    #[error("the log is closed since an earlier failure: {reason}")]
-    Poisoned {
-        /// The first failure.
-        reason: String,
-    },
-}
 
 /// Why a step did not succeed.
 enum StepError {
@@ -208,8 +149,7 @@ impl LogWriter {
         let ahead = self.active.as_ref().map_or(0, |active| {
             active.reserved.saturating_sub(position(active.header.base_offset, self.end))
         });
-        let spare = self.shared.spare().as_ref().map_or(0, |spare| spare.reserved);
-        free.saturating_add(ahead).saturating_add(spare)
+        free.saturating_add(ahead).saturating_add(self.shared.spare_reserved())
     }
 
     /// Writes and syncs `batches`, which follow the last one. On return all are durable; none is committed by it.
@@ -354,83 +294,6 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Removes all batches from `first_removed` on (S5). `to` is where it began, `last` the batch before it.
-    /// On return none of them comes back, whatever happens.
-    ///
-    /// # Errors
-    /// All final.
-    ///
-    /// # Panics
-    /// If that would cut below the mark, or `to` and `last` do not fit the log.
-    pub fn truncate(&mut self, first_removed: Index, to: Offset, last: LogId) -> Result<(), WriteError> {
-        self.alive()?;
-        assert_eq!(first_removed, last.index.next(), "what is removed follows what stays");
-        assert!(to >= self.floor, "nothing below the mark is cut: {to} is before {}", self.floor);
-        assert!(to <= self.end, "nothing behind the end is cut");
-        assert!(last.index <= self.last.index, "the last batch stays or goes, none is added");
-        if last.index == self.last.index {
-            assert_eq!((last, to), (self.last, self.end), "the last batch is what it was");
-            return Ok(());
-        }
-        assert_eq!(
-            self.shared.table().term_at(last.index),
-            Some(last.term),
-            "the batch that stays is the log's own"
-        );
-        self.cut(to, last).map_err(|failure| self.poisoned_by(failure))
-    }
-
-    fn cut(&mut self, to: Offset, last: LogId) -> Result<(), IoFailure> {
-        let old_end = self.end;
-        let gone = self.forget_from(to, last);
-        self.end = to;
-        self.last = last;
-        self.limits.truncate(to);
-        let Shared { vfs, dir, .. } = &*self.shared;
-        for segment in gone.iter().rev() {
-            vfs.remove(&segment.path).meant("remove", &segment.path)?;
-            // One by one: a gap in the middle would look like corruption.
-            vfs.sync_dir(dir).meant("sync", dir)?;
-            self.shared.forget(segment.id);
-        }
-        let now_last = self.shared.table().segments.back().cloned();
-        if !gone.is_empty() {
-            self.active = now_last.as_ref().map(|segment| self.reopen(segment)).transpose()?;
-        }
-        let dead_end = gone.front().map_or(old_end, |segment| segment.header.base_offset);
-        if let Some(active) = &mut self.active
-            && dead_end > to
-        {
-            let base = active.header.base_offset;
-            let (from, until) = (position(base, to), position(base, dead_end));
-            cut_file(&*active.file, &active.path, from, until)?;
-            active.reserved = until;
-        }
-        self.prepare_for(to);
-        Ok(())
-    }
-
-    /// Takes everything from `to` on out of the table; returns the segments that go wholly.
-    fn forget_from(&self, to: Offset, last: LogId) -> VecDeque<Segment> {
-        let mut table = self.shared.table_mut();
-        let kept = table.segments.partition_point(|segment| segment.header.base_offset < to);
-        let gone = table.segments.split_off(kept);
-        if let Some(segment) = table.segments.back_mut() {
-            segment.end = segment.end.min(to);
-            assert_eq!(segment.end, to, "the cut lies within the log");
-        }
-        assert_eq!(table.end(), to, "the log ends at the cut");
-        table.last = last;
-        gone
-    }
-
-    fn reopen(&self, segment: &Segment) -> Result<Active, IoFailure> {
-        let path = segment.path.clone();
-        let file = self.shared.vfs.open(&path, OpenMode::ReadWrite).meant("open", &path)?;
-        let reserved = file.len().meant("ask the length of", &path)?;
-        Ok(Active { file, path, header: segment.header, reserved })
-    }
-
     /// No cut reopens a segment before the one that holds the floor: older limits are over.
     fn settle_limits(&mut self) {
         let table = self.shared.table();
@@ -455,42 +318,5 @@ impl LogWriter {
     fn poisoned_by(&mut self, failure: IoFailure) -> WriteError {
         self.poison.get_or_insert_with(|| failure.to_string());
         failure.into()
-    }
-}
-
-/// Cuts `file` at `from`, durably, then puts zeros where its dead bytes reached, durably (S5).
-pub(crate) fn cut_file(
-    file: &dyn VfsFile,
-    path: &std::path::Path,
-    from: u64,
-    until: u64,
-) -> Result<(), IoFailure> {
-    file.set_len(from).meant("cut", path)?;
-    file.sync_all().meant("sync", path)?;
-    let mut at = from;
-    while at < until {
-        let n = (until - at).min(ZEROS.len() as u64);
-        file.write_all_at(&ZEROS[..crate::error::to_usize(n)], at).meant("write zeros to", path)?;
-        at += n;
-    }
-    file.sync_data().meant("sync", path)
-}
-
-/// A batch fits behind the one before it, and the format.
-fn check(batch: &NewBatch, bytes: Length, last: LogId, end: Offset) {
-    let LogId { term, index } = batch.log_id;
-    assert_eq!(index, last.index.next(), "batches follow each other without a gap");
-    assert!(term >= last.term, "terms never sink: {term} after {}", last.term);
-    assert!(term > Term::ZERO, "a batch has a term");
-    assert_eq!(batch.offset, end, "a batch begins where the one before it ends");
-    assert!(!batch.entries.is_empty(), "a batch has entries");
-    assert!(batch.entries.len() <= BATCH_ENTRIES_MAX, "a batch has at most {BATCH_ENTRIES_MAX} entries");
-    assert!(bytes.get() <= BATCH_BYTES_MAX as u64, "a batch has at most {BATCH_BYTES_MAX} bytes");
-    for entry in &batch.entries {
-        assert!(entry.payload.len() <= PAYLOAD_BYTES_MAX, "payload length within its limit");
-        assert!(
-            entry.kind == Kind::Data || batch.entries.len() == 1,
-            "Raft's own entries are batches of their own"
-        );
     }
 }

@@ -1,0 +1,100 @@
+//! How fast the client alone is: appends through one pipeline on one connection to a stand-in that answers at once and keeps nothing.
+//!
+//! `cargo run --release -p loglog-client --example append_speed [PAYLOAD_BYTES] [IN_FLIGHT] [SECONDS]`
+
+use std::error::Error;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use loglog_client::{Appended, Client, ClusterId, Length, Offset, PipelineOptions, Term, Welcome};
+use loglog_proto::request::{Request, RequestBody};
+use loglog_proto::response::{Response, ResponseBody, WireLimits};
+use loglog_proto::{NodeId, entry, frame, limits};
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    let mut numbers = std::env::args().skip(1).map(|text| text.parse::<usize>());
+    let mut number = |default| numbers.next().unwrap_or(Ok(default));
+    let (payload, entries_max, seconds) = (number(100)?, number(1024)?, number(3)? as u64);
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    std::thread::spawn(move || listener.incoming().flatten().try_for_each(serve));
+
+    let client = Client::connect(address).await?;
+    let payload = Bytes::from(vec![7; payload]);
+    let began = Instant::now();
+    let appending = tokio::spawn(async move {
+        let pipeline = client.pipeline(PipelineOptions { entries_max, ..PipelineOptions::default() });
+        let mut appended = 0_u64;
+        let mut tickets = std::collections::VecDeque::with_capacity(2 * entries_max);
+        while began.elapsed() < Duration::from_secs(seconds) {
+            tickets.push_back(pipeline.append(payload.clone()).await?);
+            // As many in hand as in flight: what a caller that waits for each outcome does.
+            if tickets.len() > entries_max
+                && let Some(ticket) = tickets.pop_front()
+            {
+                ticket.await?;
+                appended += 1;
+            }
+        }
+        pipeline.flush().await?;
+        Ok::<_, loglog_client::AppendError>(appended + tickets.len() as u64)
+    });
+    let appended = appending.await??;
+    let took = began.elapsed();
+    println!("{appended} appends in {took:.2?}: {:.0} per second", appended as f64 / took.as_secs_f64());
+    Ok(())
+}
+
+fn serve(stream: TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (mut reader, mut writer) = (stream.try_clone()?, stream);
+    let (mut received, mut out) = (BytesMut::new(), BytesMut::new());
+    let (mut chunk, mut end) = (vec![0; 256 << 10], Offset::ZERO);
+    loop {
+        let count = reader.read(&mut chunk)?;
+        if count == 0 {
+            return Ok(());
+        }
+        received.extend_from_slice(&chunk[..count]);
+        while let Some(frame) = frame::split(&mut received, limits::FRAME_BYTES_MAX).map_err(std::io::Error::other)? {
+            let request = Request::decode(&frame).map_err(std::io::Error::other)?;
+            let body = match request.body {
+                RequestBody::Append(append) => {
+                    let length = append.payload.map_or(0, |payload| payload.len()) + entry::OVERHEAD;
+                    let offset = end;
+                    end += Length::of(length);
+                    ResponseBody::Appended(Appended { offset, end, term: Term::new(1) })
+                }
+                RequestBody::Hello { .. } => ResponseBody::Welcome(welcome()),
+                _ => ResponseBody::End { start: Offset::ZERO, end },
+            };
+            Response { id: request.id, body }.encode(&mut out);
+        }
+        writer.write_all(&out)?;
+        out.clear();
+    }
+}
+
+fn welcome() -> Welcome {
+    let limits = WireLimits {
+        payload_bytes_max: limits::PAYLOAD_BYTES_MAX as u64,
+        frame_bytes_max: limits::FRAME_BYTES_MAX as u64,
+        read_bytes_max: limits::READ_BYTES_MAX as u64,
+        read_wait_ms_max: limits::READ_WAIT_MS_MAX,
+        writer_appends_max: limits::WRITER_SEQUENCES_MAX as u64,
+        connection_bytes_max: 64 << 20,
+    };
+    Welcome {
+        version: 1,
+        cluster: ClusterId::new(1).expect("not zero"),
+        node: NodeId::new(1).expect("not zero"),
+        leader: NodeId::new(1),
+        members: Vec::new(),
+        limits,
+        start: Offset::ZERO,
+        end: Offset::ZERO,
+    }
+}
