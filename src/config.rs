@@ -191,7 +191,9 @@ impl Default for ConnectionConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self { level: LevelSpec::info(), format: LogFormat::Auto }
+        // raft-rs tells its whole start at info; what matters of it is said by the node.
+        let level = "info,raft=warning".parse().expect("a level that this program knows");
+        Self { level, format: LogFormat::Auto }
     }
 }
 

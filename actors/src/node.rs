@@ -240,7 +240,10 @@ impl Node {
             faults: faults.clone(),
             are_faults_allowed: options.are_faults_allowed,
             credits: Arc::new(Semaphore::new(options.upload_bytes_max)),
-            connection_bytes_max: options.connection_bytes_max,
+            // A connection that may have more than the node would wait for it for ever.
+            connection_bytes_max: options
+                .connection_bytes_max
+                .min(u32::try_from(options.upload_bytes_max).unwrap_or(u32::MAX)),
             connections: Arc::default(),
             upload_bytes,
             waiting_reads,

@@ -59,7 +59,9 @@ fn serve(stream: TcpStream) -> std::io::Result<()> {
             return Ok(());
         }
         received.extend_from_slice(&chunk[..count]);
-        while let Some(frame) = frame::split(&mut received, limits::FRAME_BYTES_MAX).map_err(std::io::Error::other)? {
+        while let Some(frame) =
+            frame::split(&mut received, limits::FRAME_BYTES_MAX).map_err(std::io::Error::other)?
+        {
             let request = Request::decode(&frame).map_err(std::io::Error::other)?;
             let body = match request.body {
                 RequestBody::Append(append) => {

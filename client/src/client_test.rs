@@ -22,6 +22,12 @@ async fn client(node: &FakeNode) -> Client {
     Client::connect(node.address.as_str()).await.unwrap()
 }
 
+/// A client whose appends time out soon.
+async fn hasty(node: &FakeNode) -> Client {
+    let builder = Client::builder().endpoints(node.address.as_str()).append_timeout(Some(SOON));
+    builder.connect().await.unwrap()
+}
+
 /// Waits for what another task brings about.
 async fn until(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + LONG;
@@ -137,34 +143,33 @@ async fn refusals_that_pass_are_tried_again() {
 
 #[tokio::test]
 async fn a_deadline_says_whether_it_may_have_happened() {
-    let mut node = node().await;
-    let client = Client::builder().endpoints(node.address.as_str()).append_timeout(Some(SOON)).connect();
-    let client = client.await.unwrap();
-    client.append("there").await.unwrap();
-    node.stop().await;
-    let error = client.append("never sent").await.unwrap_err();
-    // The loss may not have been noticed when it was called.
-    assert!(matches!(error, AppendError::TimedOut { .. }) && error.is_retryable(), "{error}");
-    node.resume().await;
+    let node = node().await;
+    let (patient, hasty) = (client(&node).await, hasty(&node).await);
     node.set(|behaviour| behaviour.commits = false);
-    let error = client.append("sent").await.unwrap_err();
-    assert!(error.may_have_happened(), "{error}");
-    assert!(error.to_string().contains("look for writer"), "{error}");
+    let append = hasty.append("sent");
+    let sent = async { until("the append", || node.tail_len() == 1).await };
+    let (error, ()) = tokio::join!(append, sent);
+    let error = error.unwrap_err();
+    assert!(matches!(error, AppendError::TimedOut { .. }) && error.is_retryable(), "{error}");
+    assert!(error.may_have_happened() && error.to_string().contains("look for writer"), "{error}");
     node.set(|behaviour| behaviour.commits = true);
     node.commit();
-    client.append("after").await.unwrap();
+    patient.append("after").await.unwrap();
+    assert_eq!(node.data().len(), 2);
 }
 
 #[tokio::test]
 async fn without_a_node_nothing_is_sent() {
     let mut node = node().await;
-    let client = Client::builder().endpoints(node.address.as_str()).append_timeout(Some(SOON)).connect();
-    let client = client.await.unwrap();
+    let hasty = hasty(&node).await;
     node.stop().await;
-    until("the loss", || client.hub_is_lost()).await;
-    let error = client.append("x").await.unwrap_err();
+    until("the loss", || hasty.hub_is_lost()).await;
+    let error = hasty.append("x").await.unwrap_err();
     assert!(!error.may_have_happened(), "{error}");
     assert!(error.to_string().contains("nothing was written"), "{error}");
+    node.resume().await;
+    client(&node).await.append("y").await.unwrap();
+    assert_eq!(node.data().len(), 1);
 }
 
 #[tokio::test]
@@ -192,18 +197,14 @@ async fn the_budget_bounds_what_waits() {
     let node = node().await;
     node.set(|behaviour| behaviour.commits = false);
     let client = client(&node).await;
-    let options = PipelineOptions { bytes_max: 4096, timeout: Some(SOON * 4), ..PipelineOptions::default() };
-    let pipeline = client.pipeline(options);
+    let pipeline = client.pipeline(PipelineOptions { bytes_max: 4096, ..PipelineOptions::default() });
     let first = pipeline.append(vec![1; 100_000]).await.unwrap();
     let blocked = timeout(SOON, pipeline.append("no room")).await;
     assert!(blocked.is_err(), "an append larger than the budget takes all of it");
     until("the append", || node.tail_len() == 1).await;
     node.commit();
     first.await.unwrap();
-    let second = pipeline.append(vec![1; 3000]).await.unwrap();
-    let error = pipeline.append(vec![1; 3000]).await.unwrap_err();
-    assert_eq!(error, AppendError::NoRoom { after: SOON * 4 });
-    drop(second);
+    let _ticket = timeout(LONG, pipeline.append("room")).await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -229,11 +230,11 @@ async fn the_leader_is_followed() {
     assert_eq!((other.data().len(), leader.data().len()), (0, 1));
     // …and when it changes.
     let refusal = Refusal::not_leader(Some(other.address.clone()));
-    other.set(|behaviour| behaviour.commits = true);
     leader.set(|behaviour| behaviour.refuse = Some((1, refusal)));
     other.point_to(&other.address);
+    // It is another log in truth, whose node does not know the writer: the append goes on there under a new name.
     client.append("b").await.unwrap();
-    assert_eq!(leader.data().len() + other.data().len(), 2);
+    assert_eq!((other.data().len(), leader.data().len()), (1, 1));
 }
 
 #[tokio::test]
@@ -244,6 +245,25 @@ async fn the_right_cluster_or_none() {
     let wrong = Client::builder().endpoints(node.address.as_str()).cluster(ClusterId::new(1).unwrap());
     let error = wrong.connect().await.unwrap_err();
     assert!(matches!(error, Error::Refused(Refusal { code: Code::WrongCluster, .. })), "{error}");
+}
+
+#[tokio::test]
+async fn a_unix_socket_does_as_well() {
+    let node = node().await;
+    let path = std::env::temp_dir().join(format!("loglog-client-test-{}.sock", std::process::id()));
+    let _ = std::fs::remove_file(&path);
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let address = node.address.clone();
+    let relay = tokio::spawn(async move {
+        let (mut here, _) = listener.accept().await.unwrap();
+        let mut there = tokio::net::TcpStream::connect(address).await.unwrap();
+        let _ = tokio::io::copy_bidirectional(&mut here, &mut there).await;
+    });
+    let client = Client::connect(format!("unix:{}", path.display())).await.unwrap();
+    client.append("x").await.unwrap();
+    assert_eq!(node.data().len(), 1);
+    relay.abort();
+    std::fs::remove_file(&path).unwrap();
 }
 
 #[tokio::test]

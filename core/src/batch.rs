@@ -99,12 +99,17 @@ impl Content {
     /// Log bytes of the batch.
     #[must_use]
     pub fn log_len(&self) -> Length {
-        let bytes: usize = match self {
-            Self::Data(references) => references.iter().map(|it| it.payload_len as usize + OVERHEAD).sum(),
-            Self::Noop(payload) | Self::Control(payload) => payload.len() + OVERHEAD,
-        };
-        Length::of(bytes)
+        match self {
+            Self::Data(references) => data_len(references),
+            Self::Noop(payload) | Self::Control(payload) => Length::of(payload.len() + OVERHEAD),
+        }
     }
+}
+
+/// Log bytes of a batch of these entries.
+#[must_use]
+pub fn data_len(references: &[Reference]) -> Length {
+    Length::of(references.iter().map(|it| it.payload_len as usize + OVERHEAD).sum())
 }
 
 /// The content of a batch that recovery read from disk.

@@ -3,10 +3,12 @@
 //! Never:  does any of it.
 
 use loglog_proto::error::Refusal;
+use loglog_proto::peer::RaftMessage;
 use loglog_proto::response::Appended;
 use loglog_proto::{Index, Offset};
 use loglog_storage::{Mark, MetaState};
 
+use crate::gate::Want;
 use crate::write_queue::WriteGroup;
 
 /// What a turn asks for. `T` says where an answer goes.
@@ -16,12 +18,29 @@ pub struct Effects<T> {
     pub save: Option<Box<MetaState>>,
     /// For the segment writer, in order.
     pub groups: Vec<WriteGroup>,
+    /// For peers, in order; may go before the groups are written (S14, S15).
+    pub messages: Vec<RaftMessage>,
+    /// Batches whose payloads are wanted, each named once.
+    pub wants: Vec<Want>,
+    /// Old batches to be read for a far-behind peer (S17).
+    pub fetches: Vec<Fetch>,
     /// How far the log is now committed, if it grew (S16).
     pub committed: Option<Committed>,
     /// The new mark, to be saved when convenient.
     pub mark: Option<Mark>,
     /// What clients wait for.
     pub answers: Vec<(T, Answer)>,
+}
+
+/// Batches to be read from the segments, some of those from `first` to `last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// For [`Consensus::fetched`](crate::Consensus::fetched).
+    pub number: u64,
+    /// The first batch wanted.
+    pub first: Index,
+    /// The last that may be sent.
+    pub last: Index,
 }
 
 /// How far the log is committed.
@@ -51,6 +70,12 @@ pub enum Answer {
 
 impl<T> Default for Effects<T> {
     fn default() -> Self {
-        Self { save: None, groups: Vec::new(), committed: None, mark: None, answers: Vec::new() }
+        Self {
+            save: None,
+            groups: Vec::new(),
+            messages: Vec::new(),
+            wants: Vec::new(),
+            fetches: Vec::new(),
+            committed: None, mark: None, answers: Vec::new() }
     }
 }

@@ -9,6 +9,7 @@ pub mod batch;
 mod certain;
 pub mod consensus;
 pub mod effects;
+pub mod gate;
 pub mod upload;
 pub mod waiters;
 mod write_queue;
@@ -19,5 +20,8 @@ pub use consensus::{Consensus, ConsensusStatus, Recovery, Role, Settings};
 pub use effects::{Answer, Committed, Effects};
 pub use upload::UploadBuffer;
 pub use waiters::Waiters;
-pub use write_queue::WriteGroup;
+pub use write_queue::{Truncation, WriteGroup};
 pub use writers::Writers;
+
+#[cfg(test)]
+mod cluster_test;

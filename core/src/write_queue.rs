@@ -13,13 +13,26 @@ use std::collections::VecDeque;
 use loglog_proto::{Index, Length, LogId, Offset};
 use loglog_storage::NewBatch;
 
-/// What the segment writer does next: one write and one sync for each segment it touches.
+/// What the segment writer does next: a truncation, if there is one, then one write and one sync for each segment it touches.
 #[derive(Debug)]
 pub struct WriteGroup {
     /// Goes up by one with each group.
     pub number: u64,
+    /// What is to be removed first.
+    pub truncate: Option<Truncation>,
     /// In the log's order.
     pub batches: Vec<NewBatch>,
+}
+
+/// An uncommitted suffix that another leader's log replaces (Raft §5.3; SAFETY S5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Truncation {
+    /// The first batch that goes.
+    pub first_removed: Index,
+    /// The last one that stays, and where it ends.
+    pub last: LogId,
+    /// Where the log ends then.
+    pub to: Offset,
 }
 
 /// What has become durable.
@@ -36,13 +49,24 @@ pub(crate) struct Durable {
 pub(crate) struct WriteQueue {
     groups_max: usize,
     group_bytes: Length,
-    waiting: VecDeque<(NewBatch, Durable)>,
-    /// Number, and what is durable once it is synced.
-    writing: VecDeque<(u64, Durable)>,
-    readies: VecDeque<(u64, Index)>,
+    waiting: VecDeque<Item>,
+    /// Number, what is durable once it is synced, and how many items are done then.
+    writing: VecDeque<(u64, Durable, u64)>,
+    /// Number of each `Ready`, and how many items must be done for it.
+    readies: VecDeque<(u64, u64)>,
     durable: Durable,
-    queued: Index,
+    /// The last batch queued.
+    last: Index,
+    queued: u64,
+    taken: u64,
+    done: u64,
     next_group: u64,
+}
+
+#[derive(Debug)]
+enum Item {
+    Write(NewBatch, Durable),
+    Truncate(Truncation),
 }
 
 impl WriteQueue {
@@ -56,17 +80,32 @@ impl WriteQueue {
             writing: VecDeque::new(),
             readies: VecDeque::new(),
             durable,
-            queued: durable.last.index,
+            last: durable.last.index,
+            queued: 0,
+            taken: 0,
+            done: 0,
             next_group: 1,
         }
     }
 
     /// Adds a batch that ends at `end`.
     pub(crate) fn push(&mut self, batch: NewBatch, end: Offset) {
-        assert_eq!(batch.log_id.index, self.queued.next(), "batches are queued in order");
-        self.queued = batch.log_id.index;
+        assert_eq!(batch.log_id.index, self.last.next(), "batches are queued in order");
+        self.last = batch.log_id.index;
         let durable = Durable { last: batch.log_id, end };
-        self.waiting.push_back((batch, durable));
+        self.add(Item::Write(batch, durable));
+    }
+
+    /// Removes a suffix of what was queued before.
+    pub(crate) fn truncate(&mut self, truncation: Truncation) {
+        assert!(truncation.first_removed <= self.last, "there is something to remove");
+        self.last = truncation.last.index;
+        self.add(Item::Truncate(truncation));
+    }
+
+    fn add(&mut self, item: Item) {
+        self.queued += 1;
+        self.waiting.push_back(item);
     }
 
     /// The `Ready` with this number brought everything queued since the one before it.
@@ -84,19 +123,33 @@ impl WriteQueue {
         if !self.has_room() || self.waiting.is_empty() {
             return None;
         }
-        let (mut batches, mut bytes, mut durable) = (Vec::new(), Length::ZERO, self.durable);
-        while let Some((batch, then)) = self.waiting.front() {
-            bytes += then.end - batch.offset;
-            if bytes > self.group_bytes && !batches.is_empty() {
-                break;
+        let (mut truncate, mut batches, mut bytes, mut durable) = (None, Vec::new(), Length::ZERO, self.durable);
+        while let Some(item) = self.waiting.front() {
+            match item {
+                Item::Truncate(truncation) => {
+                    if truncate.is_some() || !batches.is_empty() {
+                        break;
+                    }
+                    truncate = Some(*truncation);
+                    durable = Durable { last: truncation.last, end: truncation.to };
+                }
+                Item::Write(batch, then) => {
+                    bytes += then.end - batch.offset;
+                    if bytes > self.group_bytes && !batches.is_empty() {
+                        break;
+                    }
+                    durable = *then;
+                }
             }
-            durable = *then;
-            batches.extend(self.waiting.pop_front().map(|(batch, _)| batch));
+            if let Some(Item::Write(batch, _)) = self.waiting.pop_front() {
+                batches.push(batch);
+            }
+            self.taken += 1;
         }
         let number = self.next_group;
         self.next_group += 1;
-        self.writing.push_back((number, durable));
-        Some(WriteGroup { number, batches })
+        self.writing.push_back((number, durable, self.taken));
+        Some(WriteGroup { number, truncate, batches })
     }
 
     /// The writer has synced the group with this number.
@@ -104,16 +157,16 @@ impl WriteQueue {
     /// # Panics
     /// If it is not the oldest one with the writer: a message of another generation came through (S13).
     pub(crate) fn synced(&mut self, number: u64) {
-        let (oldest, durable) = self.writing.pop_front().expect("the writer syncs what it was given");
+        let (oldest, durable, done) = self.writing.pop_front().expect("the writer syncs what it was given");
         assert_eq!(oldest, number, "groups are synced in order");
-        self.durable = durable;
+        (self.durable, self.done) = (durable, done);
     }
 
     /// The newest `Ready` that has become persisted since the last call.
     pub(crate) fn persisted(&mut self) -> Option<u64> {
         let mut newest = None;
         while let Some(&(number, needs)) = self.readies.front()
-            && needs <= self.durable.last.index
+            && needs <= self.done
         {
             newest = Some(number);
             self.readies.pop_front();
@@ -175,6 +228,25 @@ mod tests {
         assert_eq!(queue.persisted(), None);
         queue.synced(group.number);
         assert_eq!(queue.persisted(), Some(3));
+    }
+
+    #[test]
+    fn s05_a_truncation_comes_before_what_replaces_it() {
+        let mut queue = queue();
+        for index in 2..5 {
+            push(&mut queue, index);
+        }
+        queue.ready(1);
+        let last = LogId { term: Term::new(1), index: Index::new(2) };
+        queue.truncate(Truncation { first_removed: Index::new(3), last, to: Offset::new(100) });
+        push(&mut queue, 3);
+        queue.ready(2);
+        let mut groups = Vec::new();
+        while let Some(group) = queue.next_group() {
+            queue.synced(group.number);
+            groups.push((group.truncate.is_some(), group.batches.len(), queue.persisted(), queue.durable().end.get()));
+        }
+        assert_eq!(groups, [(false, 2, None, 200), (false, 1, Some(1), 300), (true, 1, Some(2), 200)]);
     }
 
     #[test]

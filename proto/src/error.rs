@@ -81,6 +81,10 @@ codes! {
     TimedOut = 18,
     /// Too much is waiting for its place: try again later.
     Busy = 19,
+    /// A peer's message is for another node, or for another life of this one.
+    WrongNode = 20,
+    /// The peer is no member, or not under this incarnation.
+    NotMember = 21,
 }
 
 impl Code {
@@ -200,7 +204,7 @@ mod tests {
     #[test]
     fn numbers_are_stable_and_lead_back() {
         let listed: Vec<u16> = Code::ALL.iter().map(|code| code.number()).collect();
-        assert_eq!(listed, (1..=19).collect::<Vec<u16>>());
+        assert_eq!(listed, (1..=21).collect::<Vec<u16>>());
         for code in Code::ALL {
             assert_eq!(Code::from_number(code.number()), Some(*code));
         }

@@ -159,6 +159,11 @@ impl<'a> Reader<'a> {
         FrameError::Malformed { id: self.id, what: what.into() }
     }
 
+    /// How many fields follow.
+    pub(crate) const fn left(&self) -> u32 {
+        self.left
+    }
+
     /// How many fields must follow.
     pub(crate) fn expect(&self, fields: u32) -> Result<(), FrameError> {
         if self.left == fields {

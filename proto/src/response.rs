@@ -256,19 +256,7 @@ impl Response {
                 to.finish();
             }
             ResponseBody::Injected => begin(out, kind::FAULT, 0).finish(),
-            ResponseBody::Refused(refusal) => {
-                let mut to = Writer::begin(out, kind::REFUSED, self.id, 5);
-                to.uint(u64::from(refusal.code.number()));
-                to.bool(refusal.code.is_retryable());
-                to.bool(refusal.code.may_have_happened());
-                to.text(&refusal.message);
-                match &refusal.detail {
-                    Detail::Nil => to.nil(),
-                    Detail::Number(number) => to.uint(*number),
-                    Detail::Text(text) => to.text(text),
-                }
-                to.finish();
-            }
+            ResponseBody::Refused(refusal) => write_refusal(out, self.id, refusal),
         }
     }
 
@@ -279,7 +267,7 @@ impl Response {
     pub fn decode(frame: &Bytes) -> Result<Self, FrameError> {
         let (kind, id, mut from) = Reader::begin(frame)?;
         if kind == kind::REFUSED {
-            let refusal = refusal(from)?;
+            let refusal = read_refusal(from)?;
             return Ok(Self { id, body: ResponseBody::Refused(refusal) });
         }
         let body = match kind ^ kind::REPLY {
@@ -319,7 +307,22 @@ impl Response {
     }
 }
 
-fn refusal(mut from: Reader<'_>) -> Result<Refusal, FrameError> {
+/// Refusals look the same on every port.
+pub(crate) fn write_refusal(out: &mut BytesMut, id: RequestId, refusal: &Refusal) {
+    let mut to = Writer::begin(out, kind::REFUSED, id, 5);
+    to.uint(u64::from(refusal.code.number()));
+    to.bool(refusal.code.is_retryable());
+    to.bool(refusal.code.may_have_happened());
+    to.text(&refusal.message);
+    match &refusal.detail {
+        Detail::Nil => to.nil(),
+        Detail::Number(number) => to.uint(*number),
+        Detail::Text(text) => to.text(text),
+    }
+    to.finish();
+}
+
+pub(crate) fn read_refusal(mut from: Reader<'_>) -> Result<Refusal, FrameError> {
     from.expect(5)?;
     let number = from.u32("code")?;
     let (_retryable, may_have_happened) = (from.bool("retryable")?, from.bool("may have happened")?);

@@ -50,7 +50,7 @@ impl LevelSpec {
         self.general
     }
 
-    /// `info`, the default.
+    /// `info` for all.
     #[must_use]
     pub const fn info() -> Self {
         Self::all(FilterLevel::Info)

@@ -6,7 +6,7 @@
 //!
 //! Owns:   the walk over bytes that need not make sense.
 //! Keeps:  every byte behind a header is part of exactly one item.
-//! Never:  judges what recovery would do; [`crate::verify`] tells whether a directory is sound.
+//! Never:  judges what recovery would do; [`crate::verify()`] tells whether a directory is sound.
 
 use std::ops::ControlFlow;
 use std::path::Path;

@@ -111,8 +111,8 @@ impl World {
                 self.node.trim();
             }
             98..100 if self.faults.expectations => {
-                let length = self.rng.random_range(32..40);
-                self.node.append_of_another(Length::new(length));
+                // As long as our own, so that an end that was expected too early comes to be.
+                self.node.append_of_another(Length::new(36));
             }
             _ => {}
         }
@@ -124,7 +124,7 @@ impl World {
         self.called += 1;
         let expect_end = (self.faults.expectations && self.chance(25)).then(|| {
             // Often right, sometimes past, sometimes to come.
-            let off = [0, 0, 0, 36, 40, 72][self.rng.random_range(0..6)];
+            let off = [0, 0, 0, 36, 36, 72][self.rng.random_range(0..6)];
             Offset::new((self.node.end().get() + off).saturating_sub(self.rng.random_range(0..2) * 36))
         });
         let payload = Bytes::copy_from_slice(&id.to_le_bytes());
@@ -370,7 +370,7 @@ const CALM: Faults = Faults {
 
 #[test]
 fn s27_lost_links_and_crashes_cost_no_append() {
-    run(3000, Faults { cuts: true, crashes: true, ..CALM }, |_| false);
+    run(2000, Faults { cuts: true, crashes: true, ..CALM }, |_| false);
 }
 
 #[test]
@@ -395,7 +395,7 @@ fn s28_a_conflict_is_definite_and_what_follows_it_goes_on() {
 fn s28_a_forgotten_writer_is_replaced_or_its_unknown_appends_are_named() {
     run(2000, Faults { forgetting: true, ..CALM }, |_| false);
     let spared = |error: &AppendError| matches!(error, AppendError::UnknownOutcome { .. });
-    run(5000, Faults { forgetting: true, cuts: true, crashes: true, reorder: true, ..CALM }, spared);
+    run(3000, Faults { forgetting: true, cuts: true, crashes: true, reorder: true, ..CALM }, spared);
 }
 
 #[test]
@@ -403,7 +403,7 @@ fn s28_refusals_are_tried_again_unless_they_are_final() {
     let spared = |error: &AppendError| {
         matches!(error, AppendError::Refused { refusal: Refusal { code: Code::TooLarge, .. }, .. })
     };
-    run(3000, Faults { refusals: true, ..CALM }, spared);
+    run(1000, Faults { refusals: true, ..CALM }, spared);
     run(3000, Faults { refusals: true, cuts: true, crashes: true, reorder: true, ..CALM }, spared);
 }
 
@@ -418,6 +418,6 @@ fn s27_everything_at_once() {
         expectations: true,
         deadlines: true,
     };
-    run(12_000, all, |_| true);
+    run(6000, all, |_| true);
     run(3000, Faults { expectations: false, ..all }, |error| !matches!(error, AppendError::Conflict { .. }));
 }

@@ -11,10 +11,13 @@
 //! Keeps:  indexes and offsets are contiguous; terms never sink.
 //! Never:  touches the disk: what is applied and asked for by a far-behind peer is fetched elsewhere (S17).
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use loglog_proto::{Index, Length, LogId, Offset, RaftId, Term};
 use loglog_storage::MetaState;
+use crate::gate::Held;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError};
 
@@ -31,6 +34,16 @@ pub(crate) struct LogStore {
     released: LogId,
     released_end: Offset,
     batches: VecDeque<StoredBatch>,
+    old: RefCell<OldBatches>,
+}
+
+/// Released batches that a far-behind peer needs: asked for here, read from disk by the shell (S17).
+#[derive(Debug, Default)]
+struct OldBatches {
+    /// What raft-rs was told to wait for.
+    wanted: Vec<(Index, GetEntriesContext)>,
+    /// What was read for it, while raft-rs is told so.
+    read: Vec<Entry>,
 }
 
 /// A batch above what is applied.
@@ -74,6 +87,7 @@ impl LogStore {
             released: applied,
             released_end: applied_end,
             batches: VecDeque::new(),
+            old: RefCell::default(),
         }
     }
 
@@ -101,12 +115,33 @@ impl LogStore {
         begin
     }
 
+    /// Forgets every batch from `first` on, none of which is applied; returns what is left of the log.
+    ///
+    /// # Panics
+    /// If that would touch what is applied.
+    pub(crate) fn truncate(&mut self, first: Index) -> (LogId, Offset) {
+        assert!(first > self.released.index, "what is applied is never truncated");
+        while self.last().index >= first {
+            self.batches.pop_back();
+        }
+        let last = self.last();
+        while self.terms.last().is_some_and(|(begin, _)| *begin > last.index) {
+            self.terms.pop();
+        }
+        (last, self.end())
+    }
+
     /// Where the batch ends; `None` for one that is not in memory.
     pub(crate) fn end_of(&self, index: Index) -> Option<Offset> {
         if index == self.released.index {
             return Some(self.released_end);
         }
         self.batch(index).map(|batch| batch.end)
+    }
+
+    /// What a batch above the released ones holds.
+    pub(crate) fn content_of(&self, id: LogId) -> Option<Bytes> {
+        self.batch(id.index).filter(|batch| log_id(&batch.entry) == id).map(|batch| batch.entry.data.clone())
     }
 
     /// Lets go of the content up to `index`, which is applied.
@@ -138,6 +173,43 @@ impl LogStore {
     }
 }
 
+/// Batches that are released and wanted again.
+impl LogStore {
+    /// What the shell is to read, from which index on.
+    pub(crate) fn take_wanted(&self) -> Vec<(Index, GetEntriesContext)> {
+        std::mem::take(&mut self.old.borrow_mut().wanted)
+    }
+
+    /// Holds what was read while raft-rs looks at it.
+    pub(crate) fn set_read(&self, entries: Vec<Entry>) {
+        self.old.borrow_mut().read = entries;
+    }
+
+    fn old_entries(&self, low: u64, high: u64, context: GetEntriesContext) -> raft::Result<Vec<Entry>> {
+        let mut old = self.old.borrow_mut();
+        if old.read.first().is_some_and(|first| first.index == low) {
+            let mut read = std::mem::take(&mut old.read);
+            read.retain(|entry| entry.index < high);
+            return Ok(read);
+        }
+        if !context.can_async() {
+            return Err(StorageError::Compacted.into());
+        }
+        old.wanted.push((Index::new(low), context));
+        Err(StorageError::LogTemporarilyUnavailable.into())
+    }
+}
+
+impl Held for LogStore {
+    fn term_of(&self, index: Index) -> Option<Term> {
+        self.term_of(index)
+    }
+
+    fn end_of(&self, index: Index) -> Option<Offset> {
+        self.end_of(index)
+    }
+}
+
 impl raft::Storage for LogStore {
     fn initial_state(&self) -> raft::Result<RaftState> {
         Ok(self.initial.clone())
@@ -148,11 +220,14 @@ impl raft::Storage for LogStore {
         low: u64,
         high: u64,
         max_size: impl Into<Option<u64>>,
-        _context: GetEntriesContext,
+        context: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
         assert!(high <= self.last().index.get() + 1, "raft-rs asks for what exists");
-        if low <= self.released.index.get() {
+        if low <= self.before_first.index.get() {
             return Err(StorageError::Compacted.into());
+        }
+        if low <= self.released.index.get() {
+            return self.old_entries(low, high, context);
         }
         // The size that counts is that of the log, not of the references (S17).
         let (max, mut taken) = (max_size.into().unwrap_or(u64::MAX), 0);
@@ -262,6 +337,11 @@ mod tests {
         assert_eq!((store.end_of(Index::new(7)), store.end()), (None, Offset::new(500)));
         assert_eq!(store.term_of(Index::new(7)), Some(Term::new(3)));
         assert!(store.entries(8, 10, None, GetEntriesContext::empty(false)).is_err());
+        assert!(store.take_wanted().is_empty(), "s17: only for those who can wait");
+        assert!(store.entries(8, 10, None, GetEntriesContext::empty(true)).is_err());
+        assert_eq!(store.take_wanted()[0].0, Index::new(8));
+        store.set_read(vec![Entry { index: 8, term: 3, ..Entry::default() }]);
+        assert_eq!(store.entries(8, 10, None, GetEntriesContext::empty(true)).unwrap().len(), 1);
         assert_eq!(store.entries(9, 10, None, GetEntriesContext::empty(false)).unwrap().len(), 1);
     }
 

@@ -10,6 +10,7 @@
 //! Never:  reads a clock, an RNG of its own, a file or a socket: the shell calls in and carries out the [`Effects`].
 
 mod log_store;
+mod messages;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -17,11 +18,12 @@ use bytes::Bytes;
 use loglog_proto::entry::{Kind, OVERHEAD};
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::limits::{BATCH_BYTES, BATCH_ENTRIES_MAX};
+use loglog_proto::peer::{RaftKind, RaftMessage};
 use loglog_proto::response::Appended;
 use loglog_proto::{Index, Length, LogId, NodeId, Offset, RaftId, Sequence, Term, WriterId};
 use loglog_storage::{Mark, MetaState, NewBatch, NewEntry, RecoveredBatch};
 use raft::eraftpb::Entry;
-use raft::{RawNode, StateRole};
+use raft::{GetEntriesContext, RawNode, StateRole};
 use rand::Rng;
 use rand::rngs::StdRng;
 use slog::Logger;
@@ -30,8 +32,9 @@ use self::log_store::{Foundation, LogStore, log_id};
 use crate::append::Append;
 use crate::batch::{Content, Reference, recovered_content};
 use crate::certain::Certain;
-use crate::effects::{Answer, Committed, Effects};
-use crate::write_queue::{Durable, WriteQueue};
+use crate::effects::{Answer, Committed, Effects, Fetch};
+use crate::gate::{Gate, Pass, Want};
+use crate::write_queue::{Durable, Truncation, WriteQueue};
 use crate::writers::{Decision, Writers};
 
 /// What does not change while a node runs.
@@ -108,6 +111,37 @@ pub enum Role {
     Candidate,
 }
 
+/// What a peer said that no node of ours would say, or not to us.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// It is meant for another.
+    #[error("a message for {to} came to {own}")]
+    NotForUs {
+        /// Who is meant.
+        to: RaftId,
+        /// Who we are.
+        own: RaftId,
+    },
+    /// It is from somebody who is no member.
+    #[error("a message from {from}, who is no member")]
+    Stranger {
+        /// Who says so.
+        from: RaftId,
+    },
+    /// Its batches do not follow one another, or cannot be read.
+    #[error("batches from {from} do not follow one another or cannot be read")]
+    Malformed {
+        /// Who says so.
+        from: RaftId,
+    },
+    /// Payloads are not what the references say.
+    #[error("the payloads of batch {log_id} are not what its references say")]
+    Payloads {
+        /// The batch.
+        log_id: LogId,
+    },
+}
+
 /// The state machine. `T` says where an answer goes; it comes back in [`Effects::answers`], once.
 pub struct Consensus<T> {
     settings: Settings,
@@ -119,7 +153,10 @@ pub struct Consensus<T> {
     writers: Writers,
     queue: VecDeque<(T, Append)>,
     proposed: VecDeque<Proposed<T>>,
+    gate: Gate,
     write: WriteQueue,
+    /// Messages that wait until the `Ready` of that number is persisted (S15).
+    held: VecDeque<(u64, Vec<RaftMessage>)>,
     committed: Committed,
     certain: Certain<T>,
     /// Answers to repeated appends, by the end that must be committed first.
@@ -127,6 +164,11 @@ pub struct Consensus<T> {
     repeats_next: u64,
     /// Makes this life's ReadIndex contexts unlike any other's (S20).
     nonce: u64,
+    /// Old batches that the shell reads for raft-rs.
+    fetching: Vec<(u64, GetEntriesContext)>,
+    fetches: u64,
+    /// Number of the newest `Ready` that has reached the disk.
+    persisted_ready: u64,
     available: u64,
     /// Bytes of the append that was refused last for want of space, until there is room for as many.
     refused_bytes: u64,
@@ -190,11 +232,16 @@ impl<T> Consensus<T> {
             writers,
             queue: VecDeque::new(),
             proposed: VecDeque::new(),
+            gate: Gate::default(),
+            held: VecDeque::new(),
             write: WriteQueue::new(durable, settings.groups_max, settings.group_bytes),
             committed: applied,
             certain: Certain::new(),
             repeats: BTreeMap::new(),
             repeats_next: 0,
+            fetching: Vec::new(),
+            fetches: 0,
+            persisted_ready: 0,
             available: u64::MAX,
             refused_bytes: 0,
             role: Role::Follower,
@@ -225,6 +272,72 @@ impl<T> Consensus<T> {
         self.certain.end(token);
     }
 
+    /// A peer says something. What it says about the log waits at the payload gate; all else is heard at once (S32).
+    ///
+    /// # Errors
+    /// [`PeerError`] for what no node of ours would say; nothing is changed.
+    pub fn step(&mut self, mut message: RaftMessage) -> Result<(), PeerError> {
+        self.check(&message)?;
+        if message.kind == RaftKind::Append {
+            self.gate.push(message);
+            return Ok(());
+        }
+        if message.kind == RaftKind::Heartbeat {
+            // S23: a leader that believes more of us than we hold must not commit beyond our end.
+            message.commit = message.commit.min(Index::new(self.raw.raft.raft_log.last_index()));
+        }
+        self.hear(message);
+        Ok(())
+    }
+
+    /// The payloads of a batch that was wanted.
+    ///
+    /// # Errors
+    /// [`PeerError::Payloads`] if they are not what the references say (S31).
+    pub fn payloads(&mut self, want: &Want, payloads: Vec<Bytes>) -> Result<(), PeerError> {
+        if payloads.len() != want.references.len() {
+            return Err(PeerError::Payloads { log_id: want.log_id });
+        }
+        let mut entries = Vec::with_capacity(payloads.len());
+        for (reference, payload) in want.references.iter().zip(payloads) {
+            if payload.len() != reference.payload_len as usize || loglog_proto::crc32c(&payload) != reference.payload_crc {
+                return Err(PeerError::Payloads { log_id: want.log_id });
+            }
+            entries.push(NewEntry {
+                kind: Kind::Data,
+                writer: reference.writer,
+                sequence: reference.sequence,
+                payload,
+                payload_crc: reference.payload_crc,
+            });
+        }
+        self.gate.arrive(want.log_id, entries);
+        Ok(())
+    }
+
+    /// Old batches that were asked for by [`Effects::fetches`], read from the segments: their ids and contents, in order,
+    /// beginning with the one asked for. Empty if they could not be read: raft-rs asks again.
+    pub fn fetched(&mut self, fetch: u64, batches: Vec<(LogId, Content)>) {
+        let Some(at) = self.fetching.iter().position(|(number, _)| *number == fetch) else { return };
+        let (_, context) = self.fetching.swap_remove(at);
+        let entries = batches.into_iter().map(|(log_id, content)| entry(log_id, content.encode())).collect();
+        self.raw.store().set_read(entries);
+        self.raw.on_entries_fetched(context);
+        self.raw.store().set_read(Vec::new());
+    }
+
+    /// Batches whose payloads are missing still, in the log's order.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<Want> {
+        self.gate.wanted()
+    }
+
+    /// A message to this peer was lost (S32).
+    pub fn unreachable(&mut self, peer: RaftId) {
+        self.raw.report_unreachable(peer.get());
+        self.draw_timeout();
+    }
+
     /// The segment writer has synced a group.
     ///
     /// # Panics
@@ -247,9 +360,15 @@ impl<T> Consensus<T> {
         let mut effects = Effects::default();
         let committed = self.committed;
         self.drain(wall_clock_ms, &mut effects);
+        self.pass_gate(wall_clock_ms, &mut effects);
         self.propose(wall_clock_ms, &mut effects);
         self.begin_round(wall_clock_ms, &mut effects);
         effects.groups.extend(std::iter::from_fn(|| self.write.next_group()));
+        for (first, context) in self.raw.store().take_wanted() {
+            self.fetches += 1;
+            self.fetching.push((self.fetches, context));
+            effects.fetches.push(Fetch { number: self.fetches, first, last: self.committed.index });
+        }
         if self.committed != committed {
             effects.committed = Some(self.committed);
             effects.mark = Some(self.mark());
@@ -293,9 +412,17 @@ impl<T> Consensus<T> {
                 self.set_role(role, effects);
             }
             for entry in ready.take_entries() {
-                self.accept(entry, wall_clock_ms);
+                self.accept(entry, wall_clock_ms, effects);
             }
             self.write.ready(ready.number());
+            for message in ready.take_messages() {
+                effects.messages.extend(self.outgoing(message));
+            }
+            let held = ready.take_persisted_messages();
+            if !held.is_empty() {
+                let held = held.into_iter().filter_map(|message| self.outgoing(message)).collect();
+                self.held.push_back((ready.number(), held));
+            }
             for state in ready.take_read_states() {
                 if let Some(round) = self.round_of(&state.request_ctx) {
                     self.certain.confirm(round, Index::new(state.index));
@@ -307,33 +434,128 @@ impl<T> Consensus<T> {
                 self.commit(index, effects);
             }
             self.persisted();
+            self.release_held(effects);
+        }
+        self.release_held(effects);
+    }
+
+    /// Lets append messages through whose payloads are here.
+    fn pass_gate(&mut self, wall_clock_ms: u64, effects: &mut Effects<T>) {
+        loop {
+            match self.gate.pass(self.raw.raft.store()) {
+                Pass::Step(message) => {
+                    self.hear(*message);
+                    // The next message is judged by a log that has taken this one.
+                    self.drain(wall_clock_ms, effects);
+                }
+                Pass::Wait(wants) => {
+                    effects.wants.extend(wants);
+                    return;
+                }
+                Pass::Empty => return,
+            }
         }
     }
 
+    fn hear(&mut self, message: RaftMessage) {
+        // A peer that is no member (any more), or a reply to nothing: raft-rs ignores it, and so do we.
+        let _ = self.raw.step(messages::incoming(message));
+        self.draw_timeout();
+    }
+
+    /// Messages whose `Ready` has reached the disk may go.
+    fn release_held(&mut self, effects: &mut Effects<T>) {
+        while self.held.front().is_some_and(|(number, _)| *number <= self.persisted_ready) {
+            effects.messages.extend(self.held.pop_front().into_iter().flat_map(|(_, held)| held));
+        }
+    }
+
+    /// As it travels; the entry that opens a term gets the payload it has in our log, which raft-rs does not know.
+    fn outgoing(&self, message: raft::eraftpb::Message) -> Option<RaftMessage> {
+        let mut message = messages::outgoing(message)?;
+        if message.kind == RaftKind::Append {
+            for entry in message.entries.iter_mut().filter(|entry| entry.content.is_empty()) {
+                entry.content = self.raw.store().content_of(entry.log_id)?;
+            }
+        }
+        Some(message)
+    }
+
+    /// What raft-rs would panic on, or what was never made by a node of ours.
+    fn check(&self, message: &RaftMessage) -> Result<(), PeerError> {
+        let own = own_id(&self.meta);
+        if message.to != own {
+            return Err(PeerError::NotForUs { to: message.to, own });
+        }
+        if !self.meta.membership.voters.iter().chain(&self.meta.membership.learners).any(|it| it.id == message.from) {
+            return Err(PeerError::Stranger { from: message.from });
+        }
+        if message.kind == RaftKind::Append {
+            let (mut last, mut is_sound) = (LogId { term: message.log_term, index: message.index }, true);
+            for entry in &message.entries {
+                let id = entry.log_id;
+                is_sound &= id.index == last.index.next() && id.term >= last.term && id.term <= message.term;
+                is_sound &= Content::decode(&entry.content).is_ok();
+                last = id;
+            }
+            if !is_sound {
+                return Err(PeerError::Malformed { from: message.from });
+            }
+        }
+        Ok(())
+    }
+
     /// Takes an entry that raft-rs added to its log into ours.
-    fn accept(&mut self, mut entry: Entry, wall_clock_ms: u64) {
+    fn accept(&mut self, mut entry: Entry, wall_clock_ms: u64, effects: &mut Effects<T>) {
         let id = log_id(&entry);
+        if id.index <= self.raw.store().last().index {
+            self.truncate(id.index, effects);
+        }
         let at = self.proposed.partition_point(|ours| ours.log_id.index < id.index);
         let ours = self.proposed.get_mut(at).filter(|ours| ours.log_id == id);
         let entries = match ours {
             Some(ours) => std::mem::take(&mut ours.entries),
-            None => {
+            None if entry.data.is_empty() => {
                 // Raft's own: it opens a term, or stands for a conf change that was refused.
-                assert!(entry.data.is_empty(), "data comes from our own proposals while there are no peers");
                 let clock = Bytes::copy_from_slice(&wall_clock_ms.to_le_bytes());
                 entry.data = Content::Noop(clock.clone()).encode();
-                vec![NewEntry {
-                    kind: Kind::Noop,
-                    writer: WriterId::NONE,
-                    sequence: Sequence::new(0),
-                    payload_crc: loglog_proto::crc32c(&clock),
-                    payload: clock,
-                }]
+                vec![own_entry(Kind::Noop, clock)]
             }
+            None => match Content::decode(&entry.data).expect("the content was read when it arrived") {
+                Content::Noop(payload) => vec![own_entry(Kind::Noop, payload)],
+                Content::Control(payload) => vec![own_entry(Kind::Control, payload)],
+                Content::Data(_) => {
+                    let entries = self.gate.take(id).expect("a batch passes the gate with its payloads");
+                    let mut at = self.raw.store().end();
+                    for entry in &entries {
+                        self.writers.record(entry.writer, entry.sequence, at, entry_len(entry), id.term);
+                        at += entry_len(entry);
+                    }
+                    entries
+                }
+            },
         };
         let length = entries.iter().map(entry_len).fold(Length::ZERO, |sum, it| sum + it);
         let offset = self.raw.mut_store().push(entry, length);
         self.write.push(NewBatch { log_id: id, offset, entries }, offset + length);
+    }
+
+    /// Another leader's log replaces ours from `first` on.
+    fn truncate(&mut self, first: Index, effects: &mut Effects<T>) {
+        assert!(first > self.committed.index, "what is committed is never truncated");
+        let (last, to) = self.raw.mut_store().truncate(first);
+        self.writers.roll_back(to);
+        self.write.truncate(Truncation { first_removed: first, last, to });
+        self.give_up_waiting(effects);
+    }
+
+    /// Clients that wait for entries of ours learn that the outcome is open; sent again, it resolves.
+    fn give_up_waiting(&mut self, effects: &mut Effects<T>) {
+        let message = "this node stopped leading before the entry was committed: it may have happened, send it again to know";
+        let refusal = Refusal::new(Code::Interrupted, message);
+        let waiting = self.proposed.drain(..).flat_map(|batch| batch.waiting).map(|(token, _)| token);
+        let repeats = std::mem::take(&mut self.repeats).into_values().map(|(token, _)| token);
+        effects.answers.extend(waiting.chain(repeats).map(|token| (token, Answer::Refused(refusal.clone()))));
     }
 
     /// raft-rs has delivered everything up to `index`.
@@ -361,6 +583,7 @@ impl<T> Consensus<T> {
     /// Tells raft-rs which of its `Ready`s have reached the disk.
     fn persisted(&mut self) {
         if let Some(number) = self.write.persisted() {
+            self.persisted_ready = number;
             self.raw.on_persist_ready(number);
         }
     }
@@ -498,6 +721,7 @@ impl<T> Consensus<T> {
         if role != Role::Leader {
             let refusal = self.not_leader();
             self.certain.abandon(&refusal, &mut effects.answers);
+            self.give_up_waiting(effects);
         }
     }
 
@@ -550,6 +774,12 @@ impl<T> Consensus<T> {
 
 const fn own_id(meta: &MetaState) -> RaftId {
     RaftId::new(meta.node, meta.incarnation)
+}
+
+/// An entry of Raft's own.
+fn own_entry(kind: Kind, payload: Bytes) -> NewEntry {
+    let payload_crc = loglog_proto::crc32c(&payload);
+    NewEntry { kind, writer: WriterId::NONE, sequence: Sequence::new(0), payload, payload_crc }
 }
 
 fn entry_len(entry: &NewEntry) -> Length {

@@ -75,11 +75,14 @@ pub(crate) fn open(
     if !vfs.exists(&path).meant("look for", &path)? {
         return Err(OpenError::NotFormed { path: dir.to_owned() });
     }
-    let (mut meta, findings) = Meta::open(&*vfs, dir, options.accept_loss)?;
-    let found = meta.state().cluster;
-    if let Some(expected) = options.cluster.filter(|expected| *expected != found) {
-        return Err(OpenError::Cluster { path: dir.to_owned(), expected, found });
+    if let Some(expected) = options.cluster {
+        // Another cluster's directory is not even rewritten in place.
+        let found = Meta::peek(&*vfs, &path)?.0.cluster;
+        if found != expected {
+            return Err(OpenError::Cluster { path: dir.to_owned(), expected, found });
+        }
     }
+    let (mut meta, findings) = Meta::open(&*vfs, dir, options.accept_loss)?;
     // Renames and unlinks of the last life may not have reached the disk.
     vfs.sync_dir(dir).meant("sync", dir)?;
     let install_finished = install::finish(&*vfs, dir, &mut meta)?;

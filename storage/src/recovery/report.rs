@@ -27,7 +27,7 @@ pub enum OpenError {
         /// There.
         found: ClusterId,
     },
-    /// Bytes that were synced are damaged or missing (S9). Nothing was changed.
+    /// Bytes that were synced are damaged or missing (S9). The log was not changed; see [`crate::DataDir::repair`].
     #[error(
         "{} is corrupt at log offset {offset}: {detail}; the mark is batch {} ending at {}. Repair it from another \
          node; a node that is alone may be told to accept the loss of everything from there on (it is kept aside)",

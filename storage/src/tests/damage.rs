@@ -165,6 +165,48 @@ fn s35_a_segment_without_a_whole_batch_is_as_if_never_made() {
     assert_eq!(found.last.index, Index::new(4));
 }
 
+#[test]
+fn s10_a_peers_copy_repairs_what_is_damaged() {
+    type Harm = fn(&SimVfs);
+    let harms: [Harm; 4] = [
+        |sim| sim.corrupt(&segment(0), 64 + 150, 1).unwrap(),
+        |sim| sim.corrupt(&segment(300), 70, 1).unwrap(),
+        |sim| sim.corrupt(&segment(300), 20, 1).unwrap(),
+        |sim| sim.remove(&segment(300)).unwrap(),
+    ];
+    for harm in harms {
+        let (sim, batches) = log(300, &[1; 8], 2);
+        let peer = sim.fork();
+        harm(&sim);
+        let Err(OpenError::Corrupt { offset, batch, .. }) = reopen(&sim, false) else { panic!("refused") };
+        let peer = reopen(&peer, false).unwrap();
+        // Where a header is damaged the next segment may be the one that does not fit: the hole is what is asked for.
+        let offset = if offset == Offset::new(600) { Offset::new(300) } else { offset };
+        let info = peer.reader.segments().into_iter().rfind(|s| s.header.base_offset <= offset).unwrap();
+        assert!(batch.is_none_or(|batch| peer.reader.term_at(batch.index) == Some(batch.term)));
+        let bytes = peer.reader.read(offset, usize::MAX, info.end).unwrap();
+        let dir = DataDir::lock(Arc::new(sim.clone()), Path::new(D)).unwrap();
+        assert!(dir.repair(info.header, offset, &bytes[..bytes.len() - 1]).is_err(), "not whole");
+        let mut other = bytes.to_vec();
+        other[40] ^= 1;
+        assert!(dir.repair(info.header, offset, &other).is_err(), "damaged too");
+        let damaged = sim.contents(&info.path).ok();
+        let aside = dir.repair(info.header, offset, &bytes).unwrap();
+        assert_eq!(aside.map(|path| sim.contents(&path).unwrap()), damaged, "the damaged file is kept");
+        drop(dir);
+        sim.power_cut(crate::vfs::Survival::None, &mut rand::rng());
+        let found = reopen(&sim, false).unwrap();
+        assert_eq!(found.end, Offset::new(800));
+        let mut read = Vec::new();
+        while read.len() < 800 {
+            read.extend_from_slice(
+                &found.reader.read(Offset::new(read.len() as u64), 999, found.end).unwrap(),
+            );
+        }
+        assert_eq!(read, batches.iter().flat_map(framed).collect::<Vec<u8>>());
+    }
+}
+
 fn header(sim: &SimVfs, base: u64) -> SegmentHeader {
     SegmentHeader::decode(&sim.contents(&segment(base)).unwrap()).unwrap()
 }

@@ -158,3 +158,22 @@ fn s36_nothing_is_unlinked_before_meta_says_so() {
     };
     log.keeper.trim(start).unwrap();
 }
+
+#[test]
+fn s03_no_write_is_larger_than_a_group_and_each_is_synced_before_the_next() {
+    let (sim, vfs) = sim();
+    drop(open(&vfs, Path::new("/d"), 10_000));
+    let dir = crate::DataDir::lock(vfs, Path::new("/d")).unwrap();
+    let mut log = dir.open_with(crate::OpenOptions::default(), loglog_proto::Length::new(500)).unwrap();
+    let mut chain = Chain::new();
+    log.writer.write(&[chain.next(1, &[68])]).unwrap();
+    sim.listen();
+    let batches: Vec<_> =
+        [68, 268, 168, 68, 68, 368, 168].iter().map(|size| chain.next(1, &[*size])).collect();
+    log.writer.write(&batches).unwrap();
+    let sync = format!("sync {ZERO}");
+    let write = |at: u64, n: u64| format!("write {ZERO} at {at}, {n} bytes");
+    let expected = [write(164, 400), write(564, 400), write(964, 400), write(1364, 200)];
+    let expected: Vec<String> = expected.into_iter().flat_map(|line| [line, sync.clone()]).collect();
+    assert_eq!(sim.listen(), expected);
+}

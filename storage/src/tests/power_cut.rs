@@ -69,9 +69,16 @@ fn s08_a_second_power_cut_during_recovery_changes_nothing() {
     for seed in 100..106 {
         for operations in (5 + seed % 7..).step_by(31) {
             let Some((sim, model)) = interrupted(seed, operations) else { break };
-            for survival in Survival::ALL {
+            for (killed, survival) in
+                Survival::ALL.map(|s| (false, s)).into_iter().chain([(true, Survival::All)])
+            {
                 let first = sim.fork();
-                first.power_cut(survival, &mut rng(seed, operations, survival));
+                if killed {
+                    first.kill();
+                    first.power_off_after(u64::MAX);
+                } else {
+                    first.power_cut(survival, &mut rng(seed, operations, survival));
+                }
                 for within in 0.. {
                     let second = first.fork();
                     second.power_off_after(within);

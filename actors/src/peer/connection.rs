@@ -1,0 +1,196 @@
+//! Peer connection actor: what one peer says on a connection that it opened.
+//!
+//! Owns:   that socket, its handshake, and the answers to copies.
+//! Keeps:  nobody is heard before the handshake is right (S22).
+//! Never:  serves a client; understands a Raft message.
+
+use std::io;
+
+use actix::fut::wrap_future;
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, StreamHandler};
+use bytes::BytesMut;
+use loglog_proto::error::{Code, Refusal};
+use loglog_proto::frame::split;
+use loglog_proto::peer::{Copied, Copy, PEER_FRAME_BYTES_MAX, PeerMessage, RaftMessage};
+use loglog_storage::LogReader;
+use slog::{debug, info};
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::Mutex;
+
+use super::SharedIdentity;
+use crate::consensus::{ConsensusSlot, PeerSays};
+use crate::guard::Ctx;
+use crate::view::LogView;
+
+/// Read from the socket at a time, bytes.
+const READ_BYTES: usize = 256 << 10;
+
+/// The actor.
+pub struct PeerConnection {
+    socket: Option<std::net::TcpStream>,
+    send: Option<Arc<Mutex<OwnedWriteHalf>>>,
+    identity: SharedIdentity,
+    consensus: ConsensusSlot,
+    view: Arc<LogView>,
+    is_open: bool,
+}
+
+impl PeerConnection {
+    /// A connection over `socket`.
+    pub fn new(
+        socket: std::net::TcpStream,
+        identity: SharedIdentity,
+        consensus: ConsensusSlot,
+        view: Arc<LogView>,
+    ) -> Self {
+        Self { socket: Some(socket), send: None, identity, consensus, view, is_open: false }
+    }
+
+    fn open(&mut self, ctx: &mut Ctx<Self>) -> io::Result<()> {
+        let Some(socket) = self.socket.take() else { return Err(io::ErrorKind::NotConnected.into()) };
+        socket.set_nodelay(true)?;
+        socket.set_nonblocking(true)?;
+        let (receive, send) = TcpStream::from_std(socket)?.into_split();
+        self.send = Some(Arc::new(Mutex::new(send)));
+        let reader = (receive, BytesMut::with_capacity(READ_BYTES));
+        ctx.add_stream(futures_util::stream::unfold(reader, |(mut receive, mut buffer)| async move {
+            next(&mut receive, &mut buffer).await.map(|messages| (messages, (receive, buffer)))
+        }));
+        Ok(())
+    }
+
+    fn answer(&self, message: PeerMessage, close: bool, ctx: &mut Ctx<Self>) {
+        let Some(send) = self.send.clone() else { return };
+        let sending = async move {
+            let mut out = BytesMut::new();
+            message.encode(&mut out);
+            send.lock().await.write_all(&out).await
+        };
+        ctx.spawn(wrap_future::<_, Self>(sending).map(move |result: io::Result<()>, _, ctx: &mut Ctx<Self>| {
+            if close || result.is_err() {
+                ctx.stop();
+            }
+        }));
+    }
+
+    fn refuse(&self, refusal: Refusal, ctx: &mut Ctx<Self>) {
+        info!(ctx.log(), "refused a peer"; "why" => %refusal);
+        self.answer(PeerMessage::Refused(refusal), true, ctx);
+    }
+
+    fn take(&mut self, messages: Vec<PeerMessage>, ctx: &mut Ctx<Self>) {
+        let mut said: Vec<RaftMessage> = Vec::new();
+        for message in messages {
+            match message {
+                PeerMessage::Announce(theirs) => match self.identity.check_announcement(&theirs) {
+                    Ok(()) => self.answer(PeerMessage::Announced(self.identity.announcement()), false, ctx),
+                    Err(refusal) => return self.refuse(refusal, ctx),
+                },
+                PeerMessage::Hello(hello) => match self.identity.check_hello(&hello) {
+                    Ok(()) => {
+                        self.is_open = true;
+                        self.answer(PeerMessage::Accepted, false, ctx);
+                    }
+                    Err(refusal) => return self.refuse(refusal, ctx),
+                },
+                PeerMessage::Raft(message) if self.is_open => said.push(*message),
+                PeerMessage::Copy(copy) if self.is_open => self.copy(copy, ctx),
+                _ => {
+                    let refusal = Refusal::new(Code::BadRequest, "a link begins with a hello");
+                    return self.refuse(refusal, ctx);
+                }
+            }
+        }
+        if let Some(consensus) = self.consensus.get().filter(|_| !said.is_empty()) {
+            // What a dying consensus does not hear, peers say again.
+            let _ = consensus.tell(PeerSays(said));
+        }
+    }
+
+    /// Reads off this thread, then answers.
+    fn copy(&self, copy: Copy, ctx: &mut Ctx<Self>) {
+        let (reader, send) = (self.view.reader(), self.send.clone());
+        let serving = async move {
+            let (Some(reader), Some(send)) = (reader, send) else { return Ok(()) };
+            let answer = tokio::task::spawn_blocking(move || serve(&reader, copy)).await.map_err(io::Error::other)?;
+            let mut out = BytesMut::new();
+            answer.encode(&mut out);
+            send.lock().await.write_all(&out).await
+        };
+        ctx.spawn(wrap_future::<_, Self>(serving).map(|result: io::Result<()>, _, ctx: &mut Ctx<Self>| {
+            if result.is_err() {
+                ctx.stop();
+            }
+        }));
+    }
+}
+
+/// Raw bytes for a peer, if our log holds the batch it names: then it holds the same bytes before it (S34).
+fn serve(reader: &LogReader, copy: Copy) -> PeerMessage {
+    let last = reader.last();
+    if copy.last.index > last.index || reader.term_at(copy.last.index) != Some(copy.last.term) {
+        let message = format!("batch {} is not in this node's log", copy.last);
+        return PeerMessage::Refused(Refusal::new(Code::NotUploaded, message));
+    }
+    let limit = usize::try_from(copy.limit).unwrap_or(usize::MAX).min(PEER_FRAME_BYTES_MAX / 2);
+    match reader.read(copy.offset, limit, reader.end()) {
+        Ok(bytes) => PeerMessage::Copied(Copied { id: copy.id, offset: copy.offset, bytes }),
+        Err(error) => PeerMessage::Refused(Refusal::new(Code::Unavailable, error.to_string())),
+    }
+}
+
+/// All messages of one socket read; `None` at the end.
+async fn next(receive: &mut OwnedReadHalf, buffer: &mut BytesMut) -> Option<io::Result<Vec<PeerMessage>>> {
+    loop {
+        let mut messages = Vec::new();
+        loop {
+            match split(buffer, PEER_FRAME_BYTES_MAX) {
+                Ok(Some(frame)) => match PeerMessage::decode(&frame) {
+                    Ok(message) => messages.push(message),
+                    Err(error) => return Some(Err(io::Error::other(error))),
+                },
+                Ok(None) => break,
+                Err(error) => return Some(Err(io::Error::other(error))),
+            }
+        }
+        if !messages.is_empty() {
+            return Some(Ok(messages));
+        }
+        if buffer.capacity() - buffer.len() < READ_BYTES / 4 {
+            buffer.reserve(READ_BYTES);
+        }
+        match receive.read_buf(buffer).await {
+            Ok(0) => return None,
+            Ok(_) => {}
+            Err(error) => return Some(Err(error)),
+        }
+    }
+}
+
+impl Actor for PeerConnection {
+    type Context = Ctx<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if let Err(error) = self.open(ctx) {
+            debug!(ctx.log(), "a peer was gone before it began"; "error" => %error);
+            ctx.stop();
+        }
+    }
+}
+
+impl StreamHandler<io::Result<Vec<PeerMessage>>> for PeerConnection {
+    fn handle(&mut self, messages: io::Result<Vec<PeerMessage>>, ctx: &mut Self::Context) {
+        match messages {
+            Ok(messages) => self.take(messages, ctx),
+            Err(error) => self.refuse(Refusal::new(Code::BadRequest, error.to_string()), ctx),
+        }
+    }
+
+    /// What was asked is answered still.
+    fn finished(&mut self, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}

@@ -1,0 +1,172 @@
+//! Fetcher actor: gets payloads that no client brought from a peer that holds the batch.
+//!
+//! Owns:   connections for bulk, one to each peer, opened when needed.
+//! Keeps:  one fetch of a batch at a time; what comes is checked entry by entry before it is passed on (S34).
+//! Never:  decides what is wanted: the gate does.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::fut::wrap_future;
+use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message};
+use bytes::{Bytes, BytesMut};
+use loglog_core::gate::Want;
+use loglog_proto::peer::{Copy, PeerMessage};
+use loglog_proto::walk::Entries;
+use loglog_proto::{LogId, RaftId, RequestId};
+use loglog_storage::Member;
+use slog::debug;
+use tokio::net::TcpStream;
+
+use super::{SharedIdentity, socket};
+use crate::consensus::{ConsensusSlot, Payloads};
+use crate::faults::{Fault, Faults, panic_as_told};
+use crate::guard::Ctx;
+
+/// The name of the one actor of this kind in a node.
+pub const NAME: &str = "fetcher";
+
+/// How long one copy may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Wait between two rounds over the peers for one batch.
+const PAUSE: Duration = Duration::from_millis(2);
+/// Rounds over the peers before it is left to the gate to ask again.
+const ROUNDS: u32 = 20;
+
+/// The actor.
+pub struct Fetcher {
+    identity: SharedIdentity,
+    peers: Vec<Member>,
+    consensus: ConsensusSlot,
+    faults: Faults,
+    running: HashSet<LogId>,
+    idle: Pool,
+}
+
+/// Connections that wait for their next use.
+type Pool = Rc<RefCell<HashMap<RaftId, Vec<TcpStream>>>>;
+
+/// Get these payloads, from the leader first.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct FetchPayloads {
+    /// The batches.
+    pub wants: Vec<Want>,
+    /// Who has them first.
+    pub leader: Option<RaftId>,
+}
+
+impl Fetcher {
+    /// Fetches from `peers`.
+    pub fn new(identity: SharedIdentity, peers: Vec<Member>, consensus: ConsensusSlot, faults: Faults) -> Self {
+        Self { identity, peers, consensus, faults, running: HashSet::new(), idle: Pool::default() }
+    }
+
+    fn fetch(&mut self, want: Want, leader: Option<RaftId>, ctx: &mut Ctx<Self>) {
+        if !self.running.insert(want.log_id) {
+            return;
+        }
+        let mut peers = self.peers.clone();
+        peers.sort_by_key(|peer| Some(peer.id) != leader);
+        let (identity, idle, log_id) = (Arc::clone(&self.identity), Rc::clone(&self.idle), want.log_id);
+        let fetching = async move {
+            let mut last = io::Error::other("there are no peers");
+            for _ in 0..ROUNDS {
+                for peer in &peers {
+                    match socket::within(PATIENCE, copy(&identity, &idle, peer, &want)).await {
+                        Ok(payloads) => return Ok((want, payloads)),
+                        Err(error) => last = error,
+                    }
+                }
+                actix_rt::time::sleep(PAUSE).await;
+            }
+            Err(last)
+        };
+        ctx.spawn(wrap_future::<_, Self>(fetching).map(move |result, fetcher, ctx| {
+            fetcher.running.remove(&log_id);
+            match result {
+                Ok((want, payloads)) => {
+                    if let Some(consensus) = fetcher.consensus.get() {
+                        // A consensus that is down wants them again when it is up.
+                        let _ = consensus.tell(Payloads { want, payloads });
+                    }
+                }
+                Err(error) => debug!(ctx.log(), "payloads are not to be had yet"; "batch" => %log_id, "error" => %error),
+            }
+        }));
+    }
+}
+
+/// Copies one batch from a peer.
+async fn copy(identity: &SharedIdentity, idle: &Pool, peer: &Member, want: &Want) -> io::Result<Vec<Bytes>> {
+    let pooled = idle.borrow_mut().get_mut(&peer.id).and_then(Vec::pop);
+    let mut connection = match pooled {
+        Some(connection) => connection,
+        None => socket::open(&peer.peer_address, identity, peer.id).await?,
+    };
+    let copy = Copy {
+        id: RequestId::new(1),
+        first: want.log_id.index,
+        last: want.log_id,
+        offset: want.offset,
+        limit: want.log_len().get(),
+    };
+    match socket::ask(&mut connection, &PeerMessage::Copy(copy), &mut BytesMut::new()).await? {
+        PeerMessage::Copied(copied) => {
+            idle.borrow_mut().entry(peer.id).or_default().push(connection);
+            payloads(want, &copied.bytes)
+        }
+        PeerMessage::Refused(refusal) => {
+            idle.borrow_mut().entry(peer.id).or_default().push(connection);
+            Err(io::Error::other(refusal))
+        }
+        other => Err(socket::unexpected(other)),
+    }
+}
+
+/// The payloads in raw bytes, if these are exactly the batch that is wanted (S34).
+fn payloads(want: &Want, bytes: &Bytes) -> io::Result<Vec<Bytes>> {
+    let (mut walk, mut found) = (Entries::new(want.offset, bytes), Vec::new());
+    while let Some(entry) = walk.next_entry().map_err(io::Error::other)? {
+        let is_last = found.len() + 1 == want.references.len();
+        if entry.prefix.term != want.log_id.term || entry.prefix.last_of_batch != is_last {
+            break;
+        }
+        found.push(bytes.slice_ref(entry.payload));
+    }
+    if found.len() == want.references.len() && walk.rest().is_empty() {
+        Ok(found)
+    } else {
+        Err(io::Error::other(format!("the bytes copied are not batch {}", want.log_id)))
+    }
+}
+
+impl Actor for Fetcher {
+    type Context = Ctx<Self>;
+
+    fn started(&mut self, _ctx: &mut Self::Context) {
+        self.faults.on_start(NAME);
+    }
+}
+
+impl Handler<FetchPayloads> for Fetcher {
+    type Result = ();
+
+    fn handle(&mut self, fetch: FetchPayloads, ctx: &mut Self::Context) {
+        for want in fetch.wants {
+            self.fetch(want, fetch.leader, ctx);
+        }
+    }
+}
+
+impl Handler<Fault> for Fetcher {
+    type Result = ();
+
+    fn handle(&mut self, Fault(how): Fault, ctx: &mut Self::Context) {
+        panic_as_told(how, ctx);
+    }
+}

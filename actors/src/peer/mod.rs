@@ -1,0 +1,200 @@
+//! Peers: how the nodes of a cluster speak to each other.
+//!
+//! ```text
+//!   Consensus ─► PeerLink ─────────────► peer's PeerConnection ─► its Consensus      Raft's messages
+//!   Consensus ─► Fetcher ── copy ──────► peer's PeerConnection ─► its segments       bytes that no client brought
+//! ```
+//!
+//! A node speaks on connections that it opened itself and listens on those that others opened: a link is one-way but for its
+//! handshake. What is fetched in bulk goes over connections of its own, so that heartbeats never wait behind it.
+//!
+//! Owns:   the peer port, the handshakes and their checks (S22).
+//! Never:  understands a Raft message.
+
+pub mod connection;
+pub mod fetcher;
+pub mod formation;
+pub mod link;
+pub mod listener;
+mod socket;
+
+use std::sync::Arc;
+use std::sync::RwLock;
+
+use loglog_proto::error::{Code, Refusal};
+use loglog_proto::peer::{Announcement, PEER_VERSION, PeerHello};
+use loglog_proto::{ClusterId, Incarnation, Length, NodeId, RaftId};
+use loglog_storage::Membership;
+
+/// Who we are to our peers, and who they are.
+#[derive(Debug)]
+pub struct PeerIdentity {
+    /// Whose log it is.
+    pub cluster: ClusterId,
+    /// This node.
+    pub node: NodeId,
+    /// This life of its directory.
+    pub incarnation: Incarnation,
+    /// Entry bytes of a segment.
+    pub segment_bytes_max: Length,
+    /// The members, once the cluster is formed.
+    pub membership: RwLock<Option<Membership>>,
+}
+
+impl PeerIdentity {
+    /// This node's Raft id.
+    #[must_use]
+    pub const fn raft_id(&self) -> RaftId {
+        RaftId::new(self.node, self.incarnation)
+    }
+
+    /// What we say of ourselves.
+    #[must_use]
+    pub fn announcement(&self) -> Announcement {
+        Announcement {
+            version: PEER_VERSION,
+            cluster: self.cluster,
+            node: self.node,
+            incarnation: self.incarnation,
+            is_formed: self.members().is_some(),
+            segment_bytes_max: self.segment_bytes_max,
+        }
+    }
+
+    /// The first message to a peer.
+    #[must_use]
+    pub const fn hello(&self, to: RaftId) -> PeerHello {
+        PeerHello { version: PEER_VERSION, cluster: self.cluster, from: self.raft_id(), to }
+    }
+
+    /// Every member's Raft id, once there are members.
+    fn members(&self) -> Option<Vec<RaftId>> {
+        let membership = self.membership.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let members = membership.as_ref()?;
+        Some(members.voters.iter().chain(&members.learners).map(|member| member.id).collect())
+    }
+
+    /// Checks who announces itself.
+    ///
+    /// # Errors
+    /// The refusal to answer with.
+    pub fn check_announcement(&self, theirs: &Announcement) -> Result<(), Refusal> {
+        check(theirs.version, theirs.cluster, self.cluster)?;
+        if theirs.node == self.node {
+            let message = format!("node {} is here: two nodes have the same node.id", self.node);
+            return Err(Refusal::new(Code::WrongNode, message));
+        }
+        if theirs.segment_bytes_max != self.segment_bytes_max && !theirs.is_formed {
+            let message = format!(
+                "segment.bytes_max is {} on node {} and {} on node {}: all nodes of a cluster must agree",
+                self.segment_bytes_max, self.node, theirs.segment_bytes_max, theirs.node
+            );
+            return Err(Refusal::new(Code::BadRequest, message));
+        }
+        let Some(members) = self.members() else { return Ok(()) };
+        match members.iter().find(|member| member.node() == theirs.node) {
+            Some(member) if member.incarnation() == theirs.incarnation => Ok(()),
+            Some(member) => Err(Refusal::new(
+                Code::NotMember,
+                format!(
+                    "node {} is a member under incarnation {}, not {}: its directory was lost or is another's, and it must \
+                     not come back under its old place",
+                    theirs.node,
+                    member.incarnation(),
+                    theirs.incarnation
+                ),
+            )),
+            None => Err(Refusal::new(Code::NotMember, format!("node {} is no member of this cluster", theirs.node))),
+        }
+    }
+
+    /// Checks who opens a link.
+    ///
+    /// # Errors
+    /// The refusal to answer with.
+    pub fn check_hello(&self, hello: &PeerHello) -> Result<(), Refusal> {
+        check(hello.version, hello.cluster, self.cluster)?;
+        if hello.to != self.raft_id() {
+            let message = format!("this is node {}, not {}", self.raft_id(), hello.to);
+            return Err(Refusal::new(Code::WrongNode, message));
+        }
+        match self.members() {
+            Some(members) if members.contains(&hello.from) && hello.from != self.raft_id() => Ok(()),
+            _ => Err(Refusal::new(Code::NotMember, format!("{} is no member of this cluster", hello.from))),
+        }
+    }
+}
+
+fn check(version: u32, theirs: ClusterId, ours: ClusterId) -> Result<(), Refusal> {
+    if version != PEER_VERSION {
+        let message = format!("peer protocol version {version}; this node speaks {PEER_VERSION}");
+        return Err(Refusal::new(Code::Version, message));
+    }
+    if theirs != ours {
+        let message = format!("this is a node of cluster {ours}, not of {theirs}");
+        return Err(Refusal::new(Code::WrongCluster, message));
+    }
+    Ok(())
+}
+
+/// Shared by everything that speaks to peers.
+pub type SharedIdentity = Arc<PeerIdentity>;
+
+#[cfg(test)]
+mod tests {
+    use loglog_proto::Index;
+    use loglog_storage::Member;
+
+    use super::*;
+
+    fn raft_id(node: u32, incarnation: u32) -> RaftId {
+        RaftId::new(NodeId::new(node).unwrap(), Incarnation::new(incarnation).unwrap())
+    }
+
+    fn identity(is_formed: bool) -> PeerIdentity {
+        let member = |id| Member { id, peer_address: String::new(), client_address: String::new() };
+        let voters = vec![member(raft_id(1, 7)), member(raft_id(2, 8))];
+        let membership = Membership { index: Index::new(1), voters, learners: Vec::new() };
+        PeerIdentity {
+            cluster: ClusterId::new(5).unwrap(),
+            node: NodeId::new(1).unwrap(),
+            incarnation: Incarnation::new(7).unwrap(),
+            segment_bytes_max: Length::new(100),
+            membership: RwLock::new(is_formed.then_some(membership)),
+        }
+    }
+
+    #[test]
+    fn s22_a_hello_is_checked_against_cluster_node_incarnation_and_version() {
+        let ours = identity(true);
+        let good = PeerHello { version: PEER_VERSION, cluster: ours.cluster, from: raft_id(2, 8), to: raft_id(1, 7) };
+        assert_eq!(ours.check_hello(&good), Ok(()));
+        let code = |hello| ours.check_hello(&hello).unwrap_err().code;
+        assert_eq!(code(PeerHello { version: 9, ..good }), Code::Version);
+        assert_eq!(code(PeerHello { cluster: ClusterId::new(6).unwrap(), ..good }), Code::WrongCluster);
+        assert_eq!(code(PeerHello { to: raft_id(1, 9), ..good }), Code::WrongNode);
+        assert_eq!(code(PeerHello { from: raft_id(2, 9), ..good }), Code::NotMember);
+        assert_eq!(code(PeerHello { from: raft_id(3, 8), ..good }), Code::NotMember);
+        assert_eq!(identity(false).check_hello(&good).unwrap_err().code, Code::NotMember);
+    }
+
+    #[test]
+    fn s22_a_wiped_node_is_not_taken_for_what_it_was() {
+        let theirs = Announcement {
+            version: PEER_VERSION,
+            cluster: ClusterId::new(5).unwrap(),
+            node: NodeId::new(2).unwrap(),
+            incarnation: Incarnation::new(8).unwrap(),
+            is_formed: false,
+            segment_bytes_max: Length::new(100),
+        };
+        let wiped = Announcement { incarnation: Incarnation::new(9).unwrap(), ..theirs };
+        assert_eq!(identity(true).check_announcement(&theirs), Ok(()));
+        assert_eq!(identity(true).check_announcement(&wiped).unwrap_err().code, Code::NotMember);
+        assert_eq!(identity(false).check_announcement(&wiped), Ok(()), "nobody is a member yet");
+        let twin = Announcement { node: NodeId::new(1).unwrap(), ..theirs };
+        assert_eq!(identity(false).check_announcement(&twin).unwrap_err().code, Code::WrongNode);
+        let other = Announcement { segment_bytes_max: Length::new(200), ..theirs };
+        assert_eq!(identity(false).check_announcement(&other).unwrap_err().code, Code::BadRequest);
+    }
+}

@@ -1,0 +1,258 @@
+//! Payload gate: batches from the leader wait here until their payloads are at hand (S32).
+//!
+//! ```text
+//!   append message ─► queue, first in first out ─► all payloads here? ─► raft-rs
+//!                                    │ no
+//!                                    └─► wanted: from the upload buffer, then from a peer
+//! ```
+//!
+//! Owns:   the order of a leader's append messages, and the payloads that arrived for them.
+//! Keeps:  bounded in bytes; a message is stepped only in the turn that found all its payloads.
+//! Never:  holds back votes, heartbeats or replies: they do not come here.
+
+use std::collections::{HashMap, VecDeque};
+
+use loglog_proto::peer::RaftMessage;
+use loglog_proto::{Length, LogId, Offset, Term};
+use loglog_storage::NewEntry;
+
+use crate::batch::{Content, Reference};
+
+/// Log bytes whose messages may wait.
+const GATE_BYTES_MAX: Length = Length::new(64 << 20);
+
+/// What the gate needs to know of the log.
+pub(crate) trait Held {
+    /// The term of the batch at that index, where there is one.
+    fn term_of(&self, index: loglog_proto::Index) -> Option<Term>;
+    /// Where it ends, where that is known.
+    fn end_of(&self, index: loglog_proto::Index) -> Option<Offset>;
+}
+
+/// Payloads that are missing for a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Want {
+    /// The batch.
+    pub log_id: LogId,
+    /// Where it will begin.
+    pub offset: Offset,
+    /// Its entries.
+    pub references: Vec<Reference>,
+}
+
+impl Want {
+    /// Log bytes of the batch.
+    #[must_use]
+    pub fn log_len(&self) -> Length {
+        crate::batch::data_len(&self.references)
+    }
+}
+
+/// What can be done about the message at the head of the queue.
+#[derive(Debug)]
+pub(crate) enum Pass {
+    /// Give it to raft-rs.
+    Step(Box<RaftMessage>),
+    /// It waits; these are newly wanted.
+    Wait(Vec<Want>),
+    /// Nothing is queued.
+    Empty,
+}
+
+/// The gate.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    term: Term,
+    queue: VecDeque<(RaftMessage, Length)>,
+    bytes: Length,
+    wanted: HashMap<LogId, Want>,
+    arrived: HashMap<LogId, Vec<NewEntry>>,
+}
+
+impl Gate {
+    /// Queues an append message. False: it was dropped, too many wait; the leader will send it again.
+    pub(crate) fn push(&mut self, message: RaftMessage) -> bool {
+        if message.term < self.term {
+            return false;
+        }
+        if message.term > self.term {
+            // A new leader: what the old one sent is of no use any more.
+            *self = Self { term: message.term, ..Self::default() };
+        }
+        let lengths = message.entries.iter().map(|entry| Content::decode(&entry.content).map_or(Length::ZERO, |it| it.log_len()));
+        let length = lengths.fold(Length::ZERO, |sum, it| sum + it);
+        if self.bytes + length > GATE_BYTES_MAX && !self.queue.is_empty() {
+            return false;
+        }
+        self.bytes += length;
+        self.queue.push_back((message, length));
+        true
+    }
+
+    /// Looks at the head of the queue.
+    pub(crate) fn pass(&mut self, log: &impl Held) -> Pass {
+        let Some((head, _)) = self.queue.front() else { return Pass::Empty };
+        if log.term_of(head.index) != Some(head.log_term) {
+            // raft-rs will say no to it whatever it brings.
+            let mut message = self.pop();
+            message.entries.clear();
+            return Pass::Step(Box::new(message));
+        }
+        let (mut newly, mut is_complete) = (Vec::new(), true);
+        let mut end = log.end_of(head.index);
+        for entry in &head.entries {
+            if log.term_of(entry.log_id.index) == Some(entry.log_id.term) {
+                end = log.end_of(entry.log_id.index);
+                continue;
+            }
+            // What cannot be read was never made by a node of ours; raft-rs' shell refuses it.
+            let Ok(content) = Content::decode(&entry.content) else { continue };
+            let begin = end;
+            end = begin.map(|begin| begin + content.log_len());
+            let Content::Data(references) = content else { continue };
+            if self.arrived.contains_key(&entry.log_id) {
+                continue;
+            }
+            is_complete = false;
+            if let Some(offset) = begin
+                && !self.wanted.contains_key(&entry.log_id)
+            {
+                let want = Want { log_id: entry.log_id, offset, references };
+                self.wanted.insert(entry.log_id, want.clone());
+                newly.push(want);
+            }
+        }
+        if is_complete { Pass::Step(Box::new(self.pop())) } else { Pass::Wait(newly) }
+    }
+
+    /// Payloads of a wanted batch are here. Others are not kept.
+    pub(crate) fn arrive(&mut self, log_id: LogId, entries: Vec<NewEntry>) {
+        if self.wanted.remove(&log_id).is_some() {
+            self.arrived.insert(log_id, entries);
+        }
+    }
+
+    /// The entries of a batch that raft-rs has taken.
+    pub(crate) fn take(&mut self, log_id: LogId) -> Option<Vec<NewEntry>> {
+        self.arrived.remove(&log_id)
+    }
+
+    /// What is still wanted, in the log's order.
+    pub(crate) fn wanted(&self) -> Vec<Want> {
+        let mut wanted: Vec<Want> = self.wanted.values().cloned().collect();
+        wanted.sort_by_key(|want| want.offset);
+        wanted
+    }
+
+    fn pop(&mut self) -> RaftMessage {
+        let (message, length) = self.queue.pop_front().expect("there is a head");
+        self.bytes = Length::new(self.bytes.get() - length.get());
+        message
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use loglog_proto::entry::{Kind, OVERHEAD};
+    use loglog_proto::peer::{RaftEntry, RaftKind};
+    use loglog_proto::{Incarnation, Index, NodeId, RaftId, Sequence, WriterId};
+
+    use super::*;
+
+    /// A log of term 1 with batches 1 to `last`, each 100 bytes, all ends known.
+    struct Log(u64);
+
+    impl Held for Log {
+        fn term_of(&self, index: Index) -> Option<Term> {
+            (index.get() <= self.0).then_some(Term::new(1))
+        }
+        fn end_of(&self, index: Index) -> Option<Offset> {
+            (index.get() <= self.0).then(|| Offset::new(index.get() * 100))
+        }
+    }
+
+    fn reference() -> Reference {
+        Reference { writer: WriterId::new(7), sequence: Sequence::new(1), payload_len: 10, payload_crc: 3 }
+    }
+
+    fn append(term: u32, log_term: u32, index: u64, batches: &[u64]) -> RaftMessage {
+        let id = |node| RaftId::new(NodeId::new(node).unwrap(), Incarnation::new(1).unwrap());
+        let entry = |index: &u64| RaftEntry {
+            log_id: LogId { term: Term::new(term), index: Index::new(*index) },
+            content: Content::Data(vec![reference()]).encode(),
+        };
+        RaftMessage {
+            kind: RaftKind::Append,
+            from: id(1),
+            to: id(2),
+            term: Term::new(term),
+            log_term: Term::new(log_term),
+            index: Index::new(index),
+            commit: Index::ZERO,
+            commit_term: Term::ZERO,
+            reject: false,
+            reject_hint: Index::ZERO,
+            context: Bytes::new(),
+            entries: batches.iter().map(entry).collect(),
+        }
+    }
+
+    fn entries() -> Vec<NewEntry> {
+        let payload = Bytes::from_static(&[0; 10]);
+        let it = reference();
+        vec![NewEntry { kind: Kind::Data, writer: it.writer, sequence: it.sequence, payload, payload_crc: 3 }]
+    }
+
+    fn log_id(term: u32, index: u64) -> LogId {
+        LogId { term: Term::new(term), index: Index::new(index) }
+    }
+
+    #[test]
+    fn s32_a_message_waits_for_all_its_payloads() {
+        let (mut gate, log) = (Gate::default(), Log(5));
+        assert!(gate.push(append(2, 1, 5, &[6, 7])));
+        let Pass::Wait(wants) = gate.pass(&log) else { panic!() };
+        let places: Vec<_> = wants.iter().map(|want| (want.log_id.index.get(), want.offset.get())).collect();
+        assert_eq!(places, [(6, 500), (7, 500 + 10 + OVERHEAD as u64)]);
+        assert!(matches!(gate.pass(&log), Pass::Wait(wants) if wants.is_empty()), "asked for once");
+        gate.arrive(log_id(2, 7), entries());
+        assert!(matches!(gate.pass(&log), Pass::Wait(_)));
+        gate.arrive(log_id(2, 6), entries());
+        assert!(matches!(gate.pass(&log), Pass::Step(message) if message.entries.len() == 2));
+        assert_eq!(gate.take(log_id(2, 6)).map(|entries| entries.len()), Some(1));
+        assert!(gate.take(log_id(2, 6)).is_none());
+        assert!(matches!(gate.pass(&log), Pass::Empty));
+    }
+
+    #[test]
+    fn s32_what_is_held_already_needs_no_bytes() {
+        let (mut gate, log) = (Gate::default(), Log(5));
+        let mut message = append(1, 1, 3, &[4, 5]);
+        message.term = Term::new(2);
+        assert!(gate.push(message));
+        assert!(matches!(gate.pass(&log), Pass::Step(_)));
+    }
+
+    #[test]
+    fn s32_a_mismatch_is_stepped_without_entries() {
+        let (mut gate, log) = (Gate::default(), Log(5));
+        assert!(gate.push(append(2, 2, 5, &[6])));
+        assert!(gate.push(append(2, 2, 9, &[10])));
+        for _ in 0..2 {
+            assert!(matches!(gate.pass(&log), Pass::Step(message) if message.entries.is_empty()));
+        }
+    }
+
+    #[test]
+    fn s32_a_new_leader_empties_the_gate_and_an_old_one_is_not_heard() {
+        let (mut gate, log) = (Gate::default(), Log(5));
+        assert!(gate.push(append(2, 1, 5, &[6])));
+        assert!(gate.push(append(3, 1, 5, &[6])));
+        assert!(!gate.push(append(2, 1, 5, &[6])));
+        let Pass::Wait(wants) = gate.pass(&log) else { panic!() };
+        assert_eq!(wants[0].log_id, log_id(3, 6));
+        gate.arrive(log_id(2, 6), entries());
+        assert!(matches!(gate.pass(&log), Pass::Wait(_)), "another leader's payloads do not count");
+    }
+}

@@ -1,0 +1,490 @@
+//! Peer messages: what nodes say to each other, on a port of their own.
+//!
+//! ```text
+//!   announce ─► announced        who is there: before a cluster is formed, and to find a peer's incarnation
+//!   hello ─► accepted            opens a link; checked against cluster, node, incarnation, version (S22)
+//!   raft …                       one way, in order
+//!   copy ─► copied               raw log bytes up to a named batch (S34)
+//! ```
+//!
+//! Owns:   their kinds, fields and bytes. Raft's messages are mirrored here: no protobuf travels (S19).
+//! Never:  judges a message.
+//!
+//! Source: docs/protocol.md, "Between nodes".
+
+use bytes::{Bytes, BytesMut};
+
+use crate::error::Refusal;
+use crate::frame::{FrameError, Reader, Writer};
+use crate::ids::{ClusterId, Incarnation, NodeId, RaftId, RequestId};
+use crate::position::{Index, Length, LogId, Offset, Term};
+use crate::request::kind::REFUSED;
+use crate::response::{read_refusal, write_refusal};
+
+/// The version of the peer protocol.
+pub const PEER_VERSION: u32 = 1;
+
+/// The largest frame on a link, length prefix excluded, bytes: a message of several batches, or a copied range.
+pub const PEER_FRAME_BYTES_MAX: usize = 40 << 20;
+
+/// The most batches in one Raft message.
+pub const RAFT_ENTRIES_MAX: usize = 4096;
+
+mod kind {
+    pub(super) const ANNOUNCE: u8 = 32;
+    pub(super) const ANNOUNCED: u8 = 33;
+    pub(super) const HELLO: u8 = 34;
+    pub(super) const ACCEPTED: u8 = 35;
+    pub(super) const RAFT: u8 = 36;
+    pub(super) const COPY: u8 = 37;
+    pub(super) const COPIED: u8 = 38;
+}
+
+/// A peer message. The request id ties a [`PeerMessage::Copied`] to its [`PeerMessage::Copy`]; elsewhere it is 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerMessage {
+    /// Who I am; who are you?
+    Announce(Announcement),
+    /// Who I am.
+    Announced(Announcement),
+    /// Opens a link.
+    Hello(PeerHello),
+    /// The link is open.
+    Accepted,
+    /// Raft's.
+    Raft(Box<RaftMessage>),
+    /// Asks for raw log bytes.
+    Copy(Copy),
+    /// Raw log bytes.
+    Copied(Copied),
+    /// Not done, and why.
+    Refused(Refusal),
+}
+
+/// Who a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announcement {
+    /// [`PEER_VERSION`].
+    pub version: u32,
+    /// Whose log it keeps.
+    pub cluster: ClusterId,
+    /// Which node it is.
+    pub node: NodeId,
+    /// This life of its directory.
+    pub incarnation: Incarnation,
+    /// Whether it is part of a formed cluster.
+    pub is_formed: bool,
+    /// Entry bytes of a segment, as it is configured: all nodes must agree (S35).
+    pub segment_bytes_max: Length,
+}
+
+/// The first message on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerHello {
+    /// [`PEER_VERSION`].
+    pub version: u32,
+    /// Whose log it is.
+    pub cluster: ClusterId,
+    /// Who speaks.
+    pub from: RaftId,
+    /// Who is meant.
+    pub to: RaftId,
+}
+
+/// Which of Raft's messages it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "named as in the Raft paper and raft-rs")]
+pub enum RaftKind {
+    Append,
+    AppendResponse,
+    RequestVote,
+    RequestVoteResponse,
+    RequestPreVote,
+    RequestPreVoteResponse,
+    Heartbeat,
+    HeartbeatResponse,
+    TransferLeader,
+    TimeoutNow,
+    ReadIndex,
+    ReadIndexResponse,
+}
+
+impl RaftKind {
+    const ALL: [Self; 12] = [
+        Self::Append,
+        Self::AppendResponse,
+        Self::RequestVote,
+        Self::RequestVoteResponse,
+        Self::RequestPreVote,
+        Self::RequestPreVoteResponse,
+        Self::Heartbeat,
+        Self::HeartbeatResponse,
+        Self::TransferLeader,
+        Self::TimeoutNow,
+        Self::ReadIndex,
+        Self::ReadIndexResponse,
+    ];
+
+    fn number(self) -> u64 {
+        Self::ALL.iter().position(|kind| *kind == self).map_or(0, |at| at as u64 + 1)
+    }
+
+    fn from_number(number: u64) -> Option<Self> {
+        let at = usize::try_from(number).ok()?.checked_sub(1)?;
+        Self::ALL.get(at).copied()
+    }
+}
+
+/// A message of Raft's. Fields that a kind does not use are zero or empty.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RaftMessage {
+    /// Which it is.
+    pub kind: RaftKind,
+    /// Who says it.
+    pub from: RaftId,
+    /// To whom.
+    pub to: RaftId,
+    /// The sender's term.
+    pub term: Term,
+    /// Term at `index`.
+    pub log_term: Term,
+    /// The batch before `entries`, the last one held, or what a ReadIndex gave.
+    pub index: Index,
+    /// How far the sender has committed.
+    pub commit: Index,
+    /// Term at `commit`.
+    pub commit_term: Term,
+    /// Whether it says no.
+    pub reject: bool,
+    /// What the receiver holds instead.
+    pub reject_hint: Index,
+    /// Opaque to the protocol: a ReadIndex context, the kind of a campaign.
+    pub context: Bytes,
+    /// Batches to append, or the context of a ReadIndex.
+    pub entries: Vec<RaftEntry>,
+}
+
+/// A batch as Raft orders it: references, not payloads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RaftEntry {
+    /// Its place.
+    pub log_id: LogId,
+    /// What `core::batch` made of it.
+    pub content: Bytes,
+}
+
+/// Asks for raw log bytes: those of the batches from `first` to `last`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copy {
+    /// Ties the answer to it.
+    pub id: RequestId,
+    /// Index of the first batch wanted.
+    pub first: Index,
+    /// The last batch wanted. Whoever holds it holds the same bytes before it (Log Matching, Raft §5.3).
+    pub last: LogId,
+    /// Where the first batch begins.
+    pub offset: Offset,
+    /// The most bytes wanted; at least one whole batch is sent.
+    pub limit: u64,
+}
+
+/// Raw log bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// The request's.
+    pub id: RequestId,
+    /// Where they lie in the log.
+    pub offset: Offset,
+    /// Whole batches.
+    pub bytes: Bytes,
+}
+
+const NO_ID: RequestId = RequestId::new(0);
+const RAFT_FIELDS: u32 = 11;
+const ENTRY_FIELDS: u32 = 3;
+
+impl PeerMessage {
+    /// Appends the message's frame to `out`.
+    pub fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Announce(announcement) => write_announcement(out, kind::ANNOUNCE, announcement),
+            Self::Announced(announcement) => write_announcement(out, kind::ANNOUNCED, announcement),
+            Self::Hello(hello) => {
+                let mut to = Writer::begin(out, kind::HELLO, NO_ID, 4);
+                to.uint(u64::from(hello.version));
+                to.uint(hello.cluster.get());
+                to.uint(hello.from.get());
+                to.uint(hello.to.get());
+                to.finish();
+            }
+            Self::Accepted => Writer::begin(out, kind::ACCEPTED, NO_ID, 0).finish(),
+            Self::Raft(message) => write_raft(out, message),
+            Self::Copy(copy) => {
+                let mut to = Writer::begin(out, kind::COPY, copy.id, 5);
+                to.uint(copy.first.get());
+                to.uint(u64::from(copy.last.term.get()));
+                to.uint(copy.last.index.get());
+                to.uint(copy.offset.get());
+                to.uint(copy.limit);
+                to.finish();
+            }
+            Self::Copied(copied) => {
+                let mut to = Writer::begin(out, kind::COPIED, copied.id, 2);
+                to.uint(copied.offset.get());
+                to.payload(&copied.bytes);
+                to.finish();
+            }
+            Self::Refused(refusal) => write_refusal(out, NO_ID, refusal),
+        }
+    }
+
+    /// Reads a message from a frame without its length. Content and bytes stay slices of `frame`.
+    ///
+    /// # Errors
+    /// [`FrameError::Malformed`].
+    pub fn decode(frame: &Bytes) -> Result<Self, FrameError> {
+        let (kind, id, mut from) = Reader::begin(frame)?;
+        let message = match kind {
+            kind::ANNOUNCE => Self::Announce(read_announcement(&mut from)?),
+            kind::ANNOUNCED => Self::Announced(read_announcement(&mut from)?),
+            kind::HELLO => {
+                from.expect(4)?;
+                Self::Hello(PeerHello {
+                    version: from.u32("version")?,
+                    cluster: cluster(&mut from)?,
+                    from: raft_id(&mut from, "from")?,
+                    to: raft_id(&mut from, "to")?,
+                })
+            }
+            kind::ACCEPTED => Self::Accepted,
+            kind::RAFT => Self::Raft(Box::new(read_raft(&mut from)?)),
+            kind::COPY => {
+                from.expect(5)?;
+                Self::Copy(Copy {
+                    id,
+                    first: Index::new(from.uint("first")?),
+                    last: LogId {
+                        term: term(&mut from, "last term")?,
+                        index: Index::new(from.uint("last index")?),
+                    },
+                    offset: Offset::new(from.uint("offset")?),
+                    limit: from.uint("limit")?,
+                })
+            }
+            kind::COPIED => {
+                from.expect(2)?;
+                let offset = Offset::new(from.uint("offset")?);
+                Self::Copied(Copied { id, offset, bytes: from.payload("bytes")? })
+            }
+            REFUSED => return Ok(Self::Refused(read_refusal(from)?)),
+            _ => {
+                return Err(
+                    from.malformed(format!("unknown kind {kind}: this port is for nodes, not for clients"))
+                );
+            }
+        };
+        from.end()?;
+        Ok(message)
+    }
+}
+
+fn write_announcement(out: &mut BytesMut, kind: u8, it: &Announcement) {
+    let mut to = Writer::begin(out, kind, NO_ID, 6);
+    to.uint(u64::from(it.version));
+    to.uint(it.cluster.get());
+    to.uint(u64::from(it.node.get()));
+    to.uint(u64::from(it.incarnation.get()));
+    to.bool(it.is_formed);
+    to.uint(it.segment_bytes_max.get());
+    to.finish();
+}
+
+fn read_announcement(from: &mut Reader<'_>) -> Result<Announcement, FrameError> {
+    from.expect(6)?;
+    let version = from.u32("version")?;
+    let cluster = cluster(from)?;
+    let node = NodeId::new(from.u32("node")?).ok_or_else(|| from.malformed("node id is zero"))?;
+    let incarnation = Incarnation::new(from.u32("incarnation")?);
+    let incarnation = incarnation.ok_or_else(|| from.malformed("incarnation is zero"))?;
+    let is_formed = from.bool("formed")?;
+    let segment_bytes_max = Length::new(from.uint("segment limit")?);
+    Ok(Announcement { version, cluster, node, incarnation, is_formed, segment_bytes_max })
+}
+
+fn write_raft(out: &mut BytesMut, it: &RaftMessage) {
+    let entries = u32::try_from(it.entries.len()).expect("messages hold a bounded number of batches");
+    let mut to = Writer::begin(out, kind::RAFT, NO_ID, RAFT_FIELDS + entries * ENTRY_FIELDS);
+    to.uint(it.kind.number());
+    to.uint(it.from.get());
+    to.uint(it.to.get());
+    to.uint(u64::from(it.term.get()));
+    to.uint(u64::from(it.log_term.get()));
+    to.uint(it.index.get());
+    to.uint(it.commit.get());
+    to.uint(u64::from(it.commit_term.get()));
+    to.bool(it.reject);
+    to.uint(it.reject_hint.get());
+    to.payload(&it.context);
+    for entry in &it.entries {
+        to.uint(u64::from(entry.log_id.term.get()));
+        to.uint(entry.log_id.index.get());
+        to.payload(&entry.content);
+    }
+    to.finish();
+}
+
+fn read_raft(from: &mut Reader<'_>) -> Result<RaftMessage, FrameError> {
+    let entries = from.left().checked_sub(RAFT_FIELDS).filter(|left| left % ENTRY_FIELDS == 0);
+    let entries = entries.ok_or_else(|| from.malformed("not the fields of a Raft message"))? / ENTRY_FIELDS;
+    if entries as usize > RAFT_ENTRIES_MAX {
+        return Err(
+            from.malformed(format!("{entries} batches in a message, at most {RAFT_ENTRIES_MAX} may be"))
+        );
+    }
+    let kind = from.uint("Raft kind")?;
+    let kind =
+        RaftKind::from_number(kind).ok_or_else(|| from.malformed(format!("unknown Raft kind {kind}")))?;
+    let mut message = RaftMessage {
+        kind,
+        from: raft_id(from, "from")?,
+        to: raft_id(from, "to")?,
+        term: term(from, "term")?,
+        log_term: term(from, "log term")?,
+        index: Index::new(from.uint("index")?),
+        commit: Index::new(from.uint("commit")?),
+        commit_term: term(from, "commit term")?,
+        reject: from.bool("reject")?,
+        reject_hint: Index::new(from.uint("reject hint")?),
+        context: from.payload("context")?,
+        entries: Vec::new(),
+    };
+    for _ in 0..entries {
+        let log_id =
+            LogId { term: term(from, "entry's term")?, index: Index::new(from.uint("entry's index")?) };
+        message.entries.push(RaftEntry { log_id, content: from.payload("entry's content")? });
+    }
+    Ok(message)
+}
+
+fn cluster(from: &mut Reader<'_>) -> Result<ClusterId, FrameError> {
+    let raw = from.uint("cluster id")?;
+    ClusterId::new(raw).ok_or_else(|| from.malformed("cluster id is zero"))
+}
+
+fn raft_id(from: &mut Reader<'_>, name: &str) -> Result<RaftId, FrameError> {
+    let raw = from.uint(name)?;
+    RaftId::from_raw(raw).ok_or_else(|| from.malformed(format!("{name} is no node's Raft id")))
+}
+
+fn term(from: &mut Reader<'_>, name: &str) -> Result<Term, FrameError> {
+    from.u32(name).map(Term::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+    use crate::frame::split;
+    use proptest::prelude::*;
+
+    fn id(node: u32) -> RaftId {
+        RaftId::new(NodeId::new(node).unwrap(), Incarnation::new(7).unwrap())
+    }
+
+    fn raft(kind: RaftKind, entries: Vec<RaftEntry>) -> PeerMessage {
+        PeerMessage::Raft(Box::new(RaftMessage {
+            kind,
+            from: id(1),
+            to: id(2),
+            term: Term::new(3),
+            log_term: Term::new(2),
+            index: Index::new(9),
+            commit: Index::new(8),
+            commit_term: Term::new(2),
+            reject: false,
+            reject_hint: Index::ZERO,
+            context: Bytes::new(),
+            entries,
+        }))
+    }
+
+    fn messages() -> Vec<(PeerMessage, &'static str)> {
+        let announcement = Announcement {
+            version: 1,
+            cluster: ClusterId::new(0xab).unwrap(),
+            node: NodeId::new(2).unwrap(),
+            incarnation: Incarnation::new(7).unwrap(),
+            is_formed: false,
+            segment_bytes_max: Length::new(100),
+        };
+        let hello = PeerHello { version: 1, cluster: ClusterId::new(0xab).unwrap(), from: id(1), to: id(2) };
+        let last = LogId { term: Term::new(3), index: Index::new(9) };
+        let entry = RaftEntry { log_id: last, content: Bytes::from_static(b"xy") };
+        let copy =
+            Copy { id: RequestId::new(5), first: Index::new(4), last, offset: Offset::new(64), limit: 100 };
+        let copied =
+            Copied { id: RequestId::new(5), offset: Offset::new(64), bytes: Bytes::from_static(b"xy") };
+        vec![
+            (PeerMessage::Announce(announcement), "0000000a 98 20 00 01 ccab 02 07 c2 64"),
+            (PeerMessage::Announced(announcement), "0000000a 98 21 00 01 ccab 02 07 c2 64"),
+            (PeerMessage::Hello(hello), "00000018 96 22 00 01 ccab cf0000000700000001 cf0000000700000002"),
+            (PeerMessage::Accepted, "00000003 92 23 00"),
+            (
+                raft(RaftKind::Append, vec![entry]),
+                "00000027 dc0010 24 00 01 cf0000000700000001 cf0000000700000002 03 02 09 08 02 c2 00 c400 \
+                 03 09 c402 7879",
+            ),
+            (
+                raft(RaftKind::Heartbeat, Vec::new()),
+                "0000001f 9d 24 00 07 cf0000000700000001 cf0000000700000002 03 02 09 08 02 c2 00 c400",
+            ),
+            (PeerMessage::Copy(copy), "00000008 97 25 05 04 03 09 40 64"),
+            (PeerMessage::Copied(copied), "00000008 94 26 05 40 c402 7879"),
+            (
+                PeerMessage::Refused(Refusal::new(Code::WrongCluster, "m")),
+                "00000009 97 7f 00 03 c2 c2 a16d c0",
+            ),
+        ]
+    }
+
+    fn frame(message: &PeerMessage) -> BytesMut {
+        let mut out = BytesMut::new();
+        message.encode(&mut out);
+        out
+    }
+
+    #[test]
+    fn messages_have_golden_bytes_and_come_back() {
+        for (message, golden) in messages() {
+            let mut out = frame(&message);
+            let hex: String = out.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hex, golden.split_whitespace().collect::<String>(), "{message:?}");
+            let content = split(&mut out, PEER_FRAME_BYTES_MAX).unwrap().unwrap();
+            assert_eq!(PeerMessage::decode(&content), Ok(message));
+        }
+    }
+
+    #[test]
+    fn a_client_at_the_wrong_port_is_told_so() {
+        let error = PeerMessage::decode(&Bytes::from_static(b"\x95\x01\x09\x01\xc0\xc0")).unwrap_err();
+        assert!(error.to_string().contains("for nodes, not for clients"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_frames_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = PeerMessage::decode(&Bytes::from(bytes));
+        }
+
+        #[test]
+        fn nearly_right_frames_never_panic(at in 0usize..64, to in any::<u8>(), which in 0usize..9) {
+            let (message, _) = messages().remove(which);
+            let mut out = frame(&message);
+            let at = at % out.len();
+            out[at] = to;
+            if let Ok(Some(frame)) = split(&mut out, PEER_FRAME_BYTES_MAX) {
+                let _ = PeerMessage::decode(&frame);
+            }
+        }
+    }
+}
