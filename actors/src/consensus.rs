@@ -9,24 +9,39 @@
 //! Keeps:  term and vote are durable before anything that follows from them leaves this actor (S14).
 //! Never:  decides.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use actix::{Actor, AsyncContext, Handler, Message};
+use actix::fut::wrap_future;
+use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message};
+use bytes::Bytes;
+use loglog_core::effects::Fetch;
+use loglog_core::gate::Want;
 use loglog_core::{Append, Consensus as Core, Effects};
-use loglog_storage::Meta;
+use loglog_proto::peer::RaftMessage;
+use loglog_proto::{LogId, RaftId};
+use loglog_storage::{LogReader, Meta};
+use slog::warn;
 
 use crate::faults::{Fault, Faults, panic_as_told};
 use crate::guard::Ctx;
+use crate::old_batches;
+use crate::peer::fetcher::{FetchPayloads, Fetcher};
+use crate::peer::link::{PeerLink, Send};
 use crate::read_waiters::{Grown, ReadWaiters};
 use crate::segment_writer::{SegmentWriter, Write};
 use crate::storage_group::Fatal;
 use crate::supervisor::Handle;
 use crate::ticket::{Ticket, answer_all};
+use crate::upload_buffer::{UploadBuffer, Wanted};
 use crate::view::LogView;
 
 /// The name of the one actor of this kind in a node.
 pub const NAME: &str = "consensus";
+
+/// How often it is looked whether payloads are missing: twice this long after a batch came, they are fetched.
+const MISSING_INTERVAL: Duration = Duration::from_millis(2);
 
 /// The actor.
 pub struct Consensus {
@@ -39,6 +54,8 @@ pub struct Consensus {
     is_mark_loose: bool,
     /// Groups written since the last tick: the disk is busy, the mark can wait.
     groups: u64,
+    /// Batches whose payloads were missing at the last look.
+    missing: HashSet<LogId>,
 }
 
 /// What the actor works with.
@@ -47,8 +64,16 @@ pub struct ConsensusParts {
     pub generation: u64,
     /// Where write groups go.
     pub writer: Handle<SegmentWriter>,
+    /// Where the writer finds this actor.
+    pub own_slot: ConsensusSlot,
     /// Whom to tell that the log has grown.
     pub waiters: Handle<ReadWaiters>,
+    /// Where payloads wait.
+    pub uploads: Handle<UploadBuffer>,
+    /// The other nodes; none for a node that is alone.
+    pub peers: Peers,
+    /// Reads old batches for far-behind peers.
+    pub reader: LogReader,
     /// Where watermarks are published.
     pub view: Arc<LogView>,
     /// Where the end of this process is asked for.
@@ -57,6 +82,15 @@ pub struct ConsensusParts {
     pub tick: Duration,
     /// Injected faults.
     pub faults: Faults,
+}
+
+/// How the other nodes are reached.
+#[derive(Clone, Default)]
+pub struct Peers {
+    /// One link each.
+    pub links: HashMap<RaftId, Handle<PeerLink>>,
+    /// Gets payloads that no client brought.
+    pub fetcher: Option<Handle<Fetcher>>,
 }
 
 /// Where the consensus actor of the moment is found; empty while the storage group is down.
@@ -104,6 +138,26 @@ pub struct Synced {
 #[rtype(result = "()")]
 pub struct Available(pub u64);
 
+/// What a peer said, in its order.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct PeerSays(pub Vec<RaftMessage>);
+
+/// Messages to this peer were lost.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Unreachable(pub RaftId);
+
+/// The payloads of a batch that was wanted.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Payloads {
+    /// The batch.
+    pub want: Want,
+    /// In the order of its references.
+    pub payloads: Vec<Bytes>,
+}
+
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Turn;
@@ -111,7 +165,15 @@ struct Turn;
 impl Consensus {
     /// The shell around `core`.
     pub fn new(core: Core<Ticket>, meta: Meta, parts: ConsensusParts) -> Self {
-        Self { core, meta, parts, is_turn_due: false, is_mark_loose: false, groups: 0 }
+        Self {
+            core,
+            meta,
+            parts,
+            is_turn_due: false,
+            is_mark_loose: false,
+            groups: 0,
+            missing: HashSet::new(),
+        }
     }
 
     /// Has a turn follow what is queued now: the more is queued, the larger the batch.
@@ -122,13 +184,70 @@ impl Consensus {
         }
     }
 
-    fn turn(&mut self) {
+    fn turn(&mut self, ctx: &mut Ctx<Self>) {
         let effects = self.core.turn(unix_ms());
-        self.carry_out(effects);
+        self.carry_out(effects, ctx);
     }
 
-    fn carry_out(&mut self, effects: Effects<Ticket>) {
-        let Effects { save, groups, committed, mark, answers } = effects;
+    /// Sends messages, those to one peer together.
+    fn say(&self, messages: Vec<RaftMessage>) {
+        let mut by_peer: HashMap<RaftId, Vec<RaftMessage>> = HashMap::new();
+        for message in messages {
+            by_peer.entry(message.to).or_default().push(message);
+        }
+        for (peer, messages) in by_peer {
+            if let Some(link) = self.parts.peers.links.get(&peer) {
+                // A link that is down loses them, and says so when it is up.
+                let _ = link.tell(Send(messages));
+            }
+        }
+    }
+
+    /// Reads batches that are no longer in memory, off this thread (S17).
+    fn read_old(&self, fetch: Fetch, ctx: &mut Ctx<Self>) {
+        let reader = self.parts.reader.clone();
+        let reading =
+            tokio::task::spawn_blocking(move || old_batches::read(&reader, fetch.first, fetch.last));
+        ctx.spawn(wrap_future::<_, Self>(reading).map(move |result, consensus, ctx| {
+            let batches = match result {
+                Ok(Ok(batches)) => batches,
+                Ok(Err(error)) => {
+                    warn!(ctx.log(), "cannot read old batches for a peer"; "first" => fetch.first.get(), "error" => %error);
+                    Vec::new()
+                }
+                Err(_) => Vec::new(),
+            };
+            consensus.core.fetched(fetch.number, batches);
+            consensus.turn_soon(ctx);
+        }));
+    }
+
+    /// Asks peers for what clients should have brought by now.
+    fn fetch_missing(&mut self) {
+        let Some(fetcher) = &self.parts.peers.fetcher else { return };
+        let wants = self.core.wanted();
+        // What was not missing at the last look may be on its way from its client still.
+        let (known, fresh) =
+            wants.into_iter().partition::<Vec<_>, _>(|want| self.missing.contains(&want.log_id));
+        self.missing = known.iter().chain(&fresh).map(|want| want.log_id).collect();
+        if !known.is_empty() {
+            // A fetcher that is down is asked again at the next look.
+            let _ = fetcher.tell(FetchPayloads { wants: known, leader: self.core.status().leader });
+        }
+    }
+
+    fn look_for_missing(&self, ctx: &mut Ctx<Self>) {
+        if self.parts.peers.fetcher.is_some() {
+            ctx.run_interval(MISSING_INTERVAL, |consensus, _| consensus.fetch_missing());
+        }
+    }
+
+    fn carry_out(&mut self, effects: Effects<Ticket>, ctx: &mut Ctx<Self>) {
+        if self.parts.fatal.is_reported() {
+            // Nothing is acknowledged any more (S2): the tickets in these effects answer for themselves.
+            return;
+        }
+        let Effects { save, groups, messages, wants, fetches, committed, mark, answers } = effects;
         if let Some(state) = save
             && let Err(error) = self.meta.save(*state)
         {
@@ -144,6 +263,14 @@ impl Consensus {
             if let Err(error) = self.meta.save_mark(mark) {
                 return self.parts.fatal.report(format!("cannot save the mark: {error}"));
             }
+        }
+        self.say(messages);
+        if !wants.is_empty() {
+            // Lost wants are asked for again by the look at what is missing.
+            let _ = self.parts.uploads.tell(Wanted(wants));
+        }
+        for fetch in fetches {
+            self.read_old(fetch, ctx);
         }
         self.parts.view.publish_status(self.core.status());
         if let Some(committed) = committed {
@@ -167,7 +294,7 @@ impl Consensus {
         // Armed anew after each tick: time lost to a stall is not made up for in a burst (S18).
         ctx.run_later(self.parts.tick, |consensus, ctx| {
             consensus.core.tick();
-            consensus.turn();
+            consensus.turn(ctx);
             if std::mem::take(&mut consensus.groups) == 0 {
                 consensus.sync_mark();
             }
@@ -181,12 +308,17 @@ impl Actor for Consensus {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.parts.faults.on_start(NAME);
-        self.turn();
+        // Before the first group is on its way: the writer may be through with it before anybody else goes on.
+        self.parts.own_slot.set(Some(ctx.this()));
+        self.turn(ctx);
         self.tick_later(ctx);
+        self.look_for_missing(ctx);
     }
 
     fn stopped(&mut self, _ctx: &mut Self::Context) {
-        self.sync_mark();
+        if !self.parts.fatal.is_reported() {
+            self.sync_mark();
+        }
     }
 }
 
@@ -238,9 +370,42 @@ impl Handler<Available> for Consensus {
 impl Handler<Turn> for Consensus {
     type Result = ();
 
-    fn handle(&mut self, _turn: Turn, _ctx: &mut Self::Context) {
+    fn handle(&mut self, _turn: Turn, ctx: &mut Self::Context) {
         self.is_turn_due = false;
-        self.turn();
+        self.turn(ctx);
+    }
+}
+
+impl Handler<PeerSays> for Consensus {
+    type Result = ();
+
+    fn handle(&mut self, PeerSays(messages): PeerSays, ctx: &mut Self::Context) {
+        for message in messages {
+            if let Err(error) = self.core.step(message) {
+                warn!(ctx.log(), "a peer is not heard"; "error" => %error);
+            }
+        }
+        self.turn_soon(ctx);
+    }
+}
+
+impl Handler<Unreachable> for Consensus {
+    type Result = ();
+
+    fn handle(&mut self, Unreachable(peer): Unreachable, ctx: &mut Self::Context) {
+        self.core.unreachable(peer);
+        self.turn_soon(ctx);
+    }
+}
+
+impl Handler<Payloads> for Consensus {
+    type Result = ();
+
+    fn handle(&mut self, Payloads { want, payloads }: Payloads, ctx: &mut Self::Context) {
+        if let Err(error) = self.core.payloads(&want, payloads) {
+            warn!(ctx.log(), "payloads are thrown away and fetched"; "error" => %error);
+        }
+        self.turn_soon(ctx);
     }
 }
 

@@ -411,8 +411,9 @@ impl<A: Actor<Context = Ctx<A>>> Drop for Guard<A> {
         if panic.is_none() {
             debug!(self.log, "actor stopped");
         }
-        let _ = self.shared.ended.set(panic);
+        // Told first: who waits for the end finds the event already there.
         self.tell(self.ending.clone());
+        let _ = self.shared.ended.set(panic);
     }
 }
 

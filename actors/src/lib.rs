@@ -22,6 +22,8 @@ pub mod faults;
 pub mod guard;
 pub mod listener;
 pub mod node;
+mod old_batches;
+pub mod peer;
 pub mod read_waiters;
 pub mod segment_keeper;
 pub mod segment_writer;
@@ -34,3 +36,4 @@ pub mod upload_buffer;
 pub mod view;
 
 pub use node::{Node, NodeError, NodeOptions};
+pub use peer::formation::ClusterNode;

@@ -89,6 +89,13 @@ impl Connections {
         }
     }
 
+    /// Ends every connection at once.
+    pub fn kill(&self) {
+        for connection in self.lock().values() {
+            connection.kill();
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<u64, Handle<Connection>>> {
         self.living.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }

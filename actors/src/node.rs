@@ -28,10 +28,15 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::backoff::{Backoff, Decision, Limits};
-use crate::consensus::ConsensusSlot;
+use crate::consensus::{ConsensusSlot, Peers};
 use crate::faults::Faults;
 use crate::guard::Restart;
 use crate::listener::{self, Close, Connections, Listener};
+use crate::peer::fetcher::{self, Fetcher};
+use crate::peer::formation::{self, ClusterNode, FormationError};
+use crate::peer::link::PeerLink;
+use crate::peer::listener::{self as peer_listener, PeerListener, PeerParts};
+use crate::peer::{PeerIdentity, SharedIdentity};
 use crate::read_waiters::{self, ReadWaiters};
 use crate::services::{Identity, Services};
 use crate::storage_group::{Fatal, GroupParts, Opened, RecoveryError, StorageGroup};
@@ -64,8 +69,10 @@ pub struct NodeOptions {
     pub node: NodeId,
     /// Where clients connect.
     pub listen_client: SocketAddr,
-    /// Where peers will connect.
+    /// Where peers connect.
     pub listen_peer: SocketAddr,
+    /// The nodes of a static cluster, this one among them; none or one: the node is alone. Counts for a new directory.
+    pub cluster_nodes: Vec<ClusterNode>,
     /// Entry bytes of a segment; counts for a new directory.
     pub segment_bytes_max: Length,
     /// Bytes that requests may hold in memory.
@@ -106,6 +113,17 @@ pub enum NodeError {
         /// Why not.
         source: io::Error,
     },
+    /// The peer port cannot be listened to.
+    #[error("cannot listen on {address} (listen.peer): {source}")]
+    BindPeer {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The cluster cannot form.
+    #[error(transparent)]
+    Formation(#[from] FormationError),
     /// The log cannot be opened.
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
@@ -159,16 +177,10 @@ impl Node {
     pub async fn start(options: NodeOptions, log: Logger) -> Result<Self, NodeError> {
         let began = Instant::now();
         let mut rng = StdRng::from_os_rng();
-        let dir = DataDir::lock(Arc::new(OsVfs::default()), &options.data_dir)?;
+        let dir = Arc::new(DataDir::lock(Arc::new(OsVfs::default()), &options.data_dir)?);
         let (socket, address) = bind(options.listen_client)?;
-        if !dir.is_formed()? {
-            let state = genesis(&options, &mut rng);
-            dir.form(&state)?;
-            info!(log, "made a new log"; "cluster" => %state.cluster, "dir" => %options.data_dir.display());
-        }
-
         let (supervisor, events) = Supervisor::new(log.clone(), rng.random());
-        let (fatal_sender, fatal) = unbounded_channel();
+        let (fatal_sender, mut fatal) = unbounded_channel();
         let net = Arbiter::new();
         let consensus_arbiter = net.handle();
         let (view, slot, faults) =
@@ -196,7 +208,7 @@ impl Node {
         faults.enlist(read_waiters::NAME, &waiters);
 
         let mut group = StorageGroup::new(GroupParts {
-            dir: Arc::new(dir),
+            dir: Arc::clone(&dir),
             cluster: options.cluster,
             accept_loss: options.accept_loss,
             settings: Settings { free_min: options.free_min, ..Settings::default() },
@@ -204,6 +216,8 @@ impl Node {
             seed: rng.random(),
             supervisor: supervisor.clone(),
             waiters: waiters.clone(),
+            uploads: uploads.clone(),
+            peers: Peers::default(),
             slot: slot.clone(),
             view: Arc::clone(&view),
             fatal: Fatal::new(fatal_sender),
@@ -211,26 +225,58 @@ impl Node {
             consensus_arbiter,
             log: log.clone(),
         });
-        let Opened { state, end } = group.start().await?;
+        let is_cluster = options.cluster_nodes.len() > 1;
+        let mut peers = PeerPort { identity: None, socket: None, parts: None };
+        if !dir.is_formed()? {
+            let state = if is_cluster {
+                formation::check(&options.cluster_nodes, options.node, options.cluster)?;
+                let drawn = || draw(|| Incarnation::new(rng.random()));
+                let incarnation = formation::incarnation(&options.data_dir, drawn)?;
+                let identity = Arc::new(identity_of(&options, incarnation));
+                peers.open(Arc::clone(&identity), &options, &net, &supervisor, &slot, &view, &faults)?;
+                let membership = formation::gather(&options.cluster_nodes, &identity, &log).await?;
+                genesis(&options, incarnation, membership)
+            } else {
+                let incarnation = draw(|| Incarnation::new(rng.random()));
+                alone(&options, incarnation, &mut rng)
+            };
+            dir.form(&state)?;
+            formation::forget(&options.data_dir);
+            info!(log, "made a new log"; "cluster" => %state.cluster, "dir" => %options.data_dir.display());
+        }
+        let Opened { state, end } = group.recover().await?;
         if state.node != options.node {
             let (path, expected, found) = (options.data_dir, options.node, state.node);
-            group.stop(false).await;
             return Err(NodeError::OtherNode { path, expected, found });
         }
+        let is_alone = state.membership.voters.len() == 1;
+        if !is_alone {
+            let identity = peers.identity(&options, &state);
+            peers.open(Arc::clone(&identity), &options, &net, &supervisor, &slot, &view, &faults)?;
+            group.set_peers(link_peers(&state.membership, &identity, &net, &supervisor, &slot, &faults));
+        }
+        group.run();
         // A client that knew more of the log before a restart is not to be told that it ends earlier. (A panic
         // meanwhile is seen to once the node serves: then clients wait instead.)
         let began_waiting = Instant::now();
-        while view.committed() < end && began_waiting.elapsed() < COMMIT_TIMEOUT {
+        while is_alone && view.committed() < end && began_waiting.elapsed() < COMMIT_TIMEOUT {
+            if let Ok(reason) = fatal.try_recv() {
+                return Err(NodeError::Disk(reason));
+            }
             actix_rt::time::sleep(Duration::from_millis(1)).await;
         }
 
-        let member = MemberAddress { node: options.node, address: address.to_string() };
+        let members = state.membership.voters.iter().map(|member| MemberAddress {
+            node: member.id.node(),
+            // Where this node listens is known better than where it once was to listen.
+            address: if is_alone { address.to_string() } else { member.client_address.clone() },
+        });
         let services = Arc::new(Services {
             identity: Identity {
                 cluster: state.cluster,
                 node: state.node,
                 incarnation: state.incarnation,
-                members: vec![member],
+                members: members.collect(),
             },
             view,
             uploads: uploads.clone(),
@@ -297,13 +343,23 @@ impl Node {
         loop {
             tokio::select! {
                 () = &mut stop => return self.stop().await,
-                Some(reason) = self.fatal.recv() => {
-                    error!(self.log, "the node gives up"; "reason" => &reason);
-                    return Err(NodeError::Disk(reason));
+                Some(reason) = self.fatal.recv() => return Err(self.give_up(NodeError::Disk(reason)).await),
+                Some(event) = self.events.recv() => {
+                    if let Err(error) = self.heed(event).await {
+                        return Err(self.give_up(error).await);
+                    }
                 }
-                Some(event) = self.events.recv() => self.heed(event).await?,
             }
         }
+    }
+
+    /// Nothing is served any more, also where the process goes on: a node may live inside another program.
+    async fn give_up(&mut self, error: NodeError) -> NodeError {
+        error!(self.log, "the node gives up"; "reason" => %error);
+        self.listener.kill();
+        self.connections.kill();
+        self.group.stop(true).await;
+        error
     }
 
     async fn heed(&mut self, event: ChildEvent) -> Result<(), NodeError> {
@@ -338,7 +394,8 @@ impl Node {
             Decision::RestartAfter(delay) => {
                 warn!(self.log, "restarting the storage group through recovery"; "member" => name, "delay" => ?delay);
                 actix_rt::time::sleep(delay).await;
-                self.group.start().await?;
+                self.group.recover().await?;
+                self.group.run();
                 Ok(())
             }
         }
@@ -348,8 +405,13 @@ impl Node {
         info!(self.log, "stopping: finishing what is in flight");
         // A listener that is down accepts nobody either.
         let _ = self.listener.tell(Close);
-        if tokio::time::timeout(DRAIN_TIMEOUT, self.connections.drain()).await.is_err() {
-            warn!(self.log, "some clients do not take their replies; they are cut off");
+        tokio::select! {
+            drained = tokio::time::timeout(DRAIN_TIMEOUT, self.connections.drain()) => {
+                if drained.is_err() {
+                    warn!(self.log, "some clients do not take their replies; they are cut off");
+                }
+            }
+            Some(reason) = self.fatal.recv() => return Err(NodeError::Disk(reason)),
         }
         self.uploads.stop();
         self.waiters.stop();
@@ -377,22 +439,130 @@ fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {
     bound.map_err(|source| NodeError::Bind { address, source })
 }
 
+/// The peer port: opened before the cluster is formed, so that nodes find one another.
+struct PeerPort {
+    identity: Option<SharedIdentity>,
+    socket: Option<Handle<PeerListener>>,
+    parts: Option<PeerParts>,
+}
+
+impl PeerPort {
+    /// Who we are to peers, now that the cluster is formed.
+    fn identity(&mut self, options: &NodeOptions, state: &MetaState) -> SharedIdentity {
+        let identity = self.identity.take().unwrap_or_else(|| {
+            let options = NodeOptions { cluster: Some(state.cluster), ..options.clone() };
+            Arc::new(identity_of(&options, state.incarnation))
+        });
+        let membership = Some(state.membership.clone());
+        *identity.membership.write().unwrap_or_else(std::sync::PoisonError::into_inner) = membership;
+        identity
+    }
+
+    /// Listens, unless it does already.
+    #[expect(clippy::too_many_arguments, reason = "called twice, with what a start has at hand")]
+    fn open(
+        &mut self,
+        identity: SharedIdentity,
+        options: &NodeOptions,
+        net: &Arbiter,
+        supervisor: &Supervisor,
+        slot: &ConsensusSlot,
+        view: &Arc<LogView>,
+        faults: &Faults,
+    ) -> Result<(), NodeError> {
+        self.identity = Some(Arc::clone(&identity));
+        if self.socket.is_some() {
+            return Ok(());
+        }
+        let address = options.listen_peer;
+        let socket = TcpListener::bind(address).map_err(|source| NodeError::BindPeer { address, source })?;
+        let parts = PeerParts {
+            identity,
+            consensus: slot.clone(),
+            view: Arc::clone(view),
+            supervisor: supervisor.clone(),
+            arbiter: net.handle(),
+            next: Arc::default(),
+            faults: faults.clone(),
+        };
+        let own = parts.clone();
+        let handle =
+            supervisor.spawn(permanent(peer_listener::NAME, "PeerListener"), &net.handle(), move || {
+                PeerListener::new(socket.try_clone().ok(), own.clone())
+            });
+        faults.enlist(peer_listener::NAME, &handle);
+        self.socket = Some(handle);
+        self.parts = Some(parts);
+        Ok(())
+    }
+}
+
+/// A link to each other member, and the fetcher.
+fn link_peers(
+    membership: &Membership,
+    identity: &SharedIdentity,
+    net: &Arbiter,
+    supervisor: &Supervisor,
+    slot: &ConsensusSlot,
+    faults: &Faults,
+) -> Peers {
+    let others: Vec<Member> =
+        membership.voters.iter().filter(|member| member.id != identity.raft_id()).cloned().collect();
+    let links = others.iter().map(|peer| {
+        let name = PeerLink::name(peer);
+        let (own, identity, slot, own_faults) =
+            (peer.clone(), Arc::clone(identity), slot.clone(), faults.clone());
+        let link = supervisor.spawn(permanent(&name, "PeerLink"), &net.handle(), move || {
+            PeerLink::new(own.clone(), Arc::clone(&identity), slot.clone(), own_faults.clone())
+        });
+        faults.enlist(&name, &link);
+        (peer.id, link)
+    });
+    let links = links.collect();
+    let (identity, slot, own_faults) = (Arc::clone(identity), slot.clone(), faults.clone());
+    let fetcher = supervisor.spawn(permanent(fetcher::NAME, "Fetcher"), &net.handle(), move || {
+        Fetcher::new(Arc::clone(&identity), others.clone(), slot.clone(), own_faults.clone())
+    });
+    faults.enlist(fetcher::NAME, &fetcher);
+    Peers { links, fetcher: Some(fetcher) }
+}
+
+/// # Panics
+/// Without a cluster id, which was checked.
+fn identity_of(options: &NodeOptions, incarnation: Incarnation) -> PeerIdentity {
+    PeerIdentity {
+        cluster: options.cluster.expect("a cluster of several nodes has an id"),
+        node: options.node,
+        incarnation,
+        segment_bytes_max: options.segment_bytes_max,
+        membership: std::sync::RwLock::new(None),
+    }
+}
+
 /// The first state of a node that is alone.
-fn genesis(options: &NodeOptions, rng: &mut StdRng) -> MetaState {
+fn alone(options: &NodeOptions, incarnation: Incarnation, rng: &mut StdRng) -> MetaState {
     let cluster = options.cluster.unwrap_or_else(|| draw(|| ClusterId::new(rng.random())));
-    let incarnation = draw(|| Incarnation::new(rng.random()));
     let member = Member {
         id: RaftId::new(options.node, incarnation),
         peer_address: options.listen_peer.to_string(),
         client_address: options.listen_client.to_string(),
     };
+    let membership = Membership { index: Index::new(1), voters: vec![member], learners: Vec::new() };
+    genesis(&NodeOptions { cluster: Some(cluster), ..options.clone() }, incarnation, membership)
+}
+
+/// The first state of a node: index 1, term 1, held by no entry (S24).
+///
+/// # Panics
+/// Without a cluster id.
+fn genesis(options: &NodeOptions, incarnation: Incarnation, membership: Membership) -> MetaState {
     MetaState {
-        cluster,
+        cluster: options.cluster.expect("every log has a cluster id"),
         node: options.node,
         incarnation,
         term: Term::new(1),
         vote: None,
-        membership: Membership { index: Index::new(1), voters: vec![member], learners: Vec::new() },
+        membership,
         start: LogStart::GENESIS,
         segment_bytes_max: options.segment_bytes_max,
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Handler, Message};
-use loglog_core::WriteGroup;
+use loglog_core::{Truncation, WriteGroup};
 use loglog_proto::Offset;
 use loglog_storage::{LogReader, LogWriter, NewBatch, WriteError};
 use slog::{info, warn};
@@ -75,8 +75,16 @@ impl SegmentWriter {
     /// Writes what is held, as far as space allows.
     fn write_held(&mut self, ctx: &mut Ctx<Self>) {
         while let Some(group) = self.held.front_mut() {
+            if self.parts.fatal.is_reported() {
+                // Nothing may be acknowledged any more, whatever could still be written (S2).
+                return self.held.clear();
+            }
+            let result = match group.truncate.take() {
+                Some(Truncation { first_removed, to, last }) => self.writer.truncate(first_removed, to, last),
+                None => Ok(()),
+            };
             let before = self.writer.end();
-            let result = self.writer.write(&group.batches);
+            let result = result.and_then(|()| self.writer.write(&group.batches));
             self.parts.written.fetch_add((self.writer.end() - before).get(), Ordering::Relaxed);
             match result {
                 Ok(_) => {

@@ -10,7 +10,7 @@
 //! Never:  touches clients' connections: appends in flight are answered by their tickets, reads go on.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix_rt::{Arbiter, ArbiterHandle};
@@ -24,13 +24,14 @@ use rand::rngs::StdRng;
 use slog::{Logger, info, o, warn};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::consensus::{self, Consensus, ConsensusParts, ConsensusSlot};
+use crate::consensus::{self, Consensus, ConsensusParts, ConsensusSlot, Peers};
 use crate::faults::Faults;
 use crate::guard::Restart;
 use crate::read_waiters::ReadWaiters;
 use crate::segment_keeper::{self, SegmentKeeper};
 use crate::segment_writer::{self, SegmentWriter, WriterParts};
 use crate::supervisor::{Child, Handle, Supervisor};
+use crate::upload_buffer::UploadBuffer;
 use crate::view::LogView;
 
 /// The name under which its members stand in the tree.
@@ -38,17 +39,26 @@ pub const NAME: &str = "storage-group";
 
 /// Where a part asks for the end of the process: what it was told to keep cannot be kept (S2).
 #[derive(Clone, Debug)]
-pub struct Fatal(UnboundedSender<String>);
+pub struct Fatal {
+    to: UnboundedSender<String>,
+    is_reported: Arc<AtomicBool>,
+}
 
 impl Fatal {
-    pub(crate) const fn new(to: UnboundedSender<String>) -> Self {
-        Self(to)
+    pub(crate) fn new(to: UnboundedSender<String>) -> Self {
+        Self { to, is_reported: Arc::default() }
     }
 
     /// Ends the node; the first reason is the one that is told.
     pub(crate) fn report(&self, reason: String) {
+        self.is_reported.store(true, Ordering::Release);
         // A node that no longer listens is ending already.
-        let _ = self.0.send(reason);
+        let _ = self.to.send(reason);
+    }
+
+    /// Whether the end was asked for: from then on nothing is written or acknowledged.
+    pub(crate) fn is_reported(&self) -> bool {
+        self.is_reported.load(Ordering::Acquire)
     }
 }
 
@@ -62,6 +72,8 @@ pub(crate) struct GroupParts {
     pub(crate) seed: u64,
     pub(crate) supervisor: Supervisor,
     pub(crate) waiters: Handle<ReadWaiters>,
+    pub(crate) uploads: Handle<UploadBuffer>,
+    pub(crate) peers: Peers,
     pub(crate) slot: ConsensusSlot,
     pub(crate) view: Arc<LogView>,
     pub(crate) fatal: Fatal,
@@ -83,6 +95,8 @@ pub(crate) struct Opened {
 pub(crate) struct StorageGroup {
     parts: GroupParts,
     generation: u64,
+    /// Between recovery and the start of what it found.
+    recovered: Option<(Recovered, Writers)>,
     members: Option<Members>,
 }
 
@@ -108,6 +122,14 @@ pub enum RecoveryError {
          to serve it as it is"
     )]
     Scan(#[from] ScanError),
+    /// Bytes that were committed are gone.
+    #[error("the log ends at {end} after recovery, but it was committed up to {committed}")]
+    Shrunk {
+        /// What recovery found.
+        end: Offset,
+        /// What was committed before.
+        committed: Offset,
+    },
     /// Recovery itself broke.
     #[error("recovery panicked: {0}")]
     Panicked(String),
@@ -124,7 +146,7 @@ impl RecoveryError {
 
 impl StorageGroup {
     pub(crate) const fn new(parts: GroupParts) -> Self {
-        Self { parts, generation: 0, members: None }
+        Self { parts, generation: 0, recovered: None, members: None }
     }
 
     /// Whether an actor of this name is a member.
@@ -132,18 +154,24 @@ impl StorageGroup {
         [consensus::NAME, segment_writer::NAME, segment_keeper::NAME].contains(&name)
     }
 
-    /// Recovers the log and starts the next generation.
-    pub(crate) async fn start(&mut self) -> Result<Opened, RecoveryError> {
+    /// Recovers the log for the next generation; nothing runs yet.
+    pub(crate) async fn recover(&mut self) -> Result<Opened, RecoveryError> {
         assert!(self.members.is_none(), "the last generation is gone before recovery begins (S13)");
-        let (dir, cluster, accept_loss) =
-            (Arc::clone(&self.parts.dir), self.parts.cluster, self.parts.accept_loss);
+        let (dir, cluster) = (Arc::clone(&self.parts.dir), self.parts.cluster);
+        // What was accepted is the damage there was when the process started, not what comes later (S10).
+        let accept_damage = self.parts.accept_loss;
+        let accept_loss = accept_damage && self.generation == 0;
         let opened = tokio::task::spawn_blocking(move || {
             let recovered = dir.open(OpenOptions { cluster, accept_loss }).map_err(RecoveryError::of)?;
-            let (writers, damage) = rebuild_writers(&recovered, accept_loss)?;
+            let (writers, damage) = rebuild_writers(&recovered, accept_damage)?;
             Ok::<_, RecoveryError>((recovered, writers, damage))
         });
         let (recovered, writers, damage) =
             opened.await.map_err(|error| RecoveryError::Panicked(error.to_string()))??;
+        let committed = self.parts.view.committed();
+        if recovered.end < committed {
+            return Err(RecoveryError::Shrunk { end: recovered.end, committed });
+        }
         self.generation += 1;
         self.log_recovery(&recovered);
         if let Some(damage) = damage {
@@ -151,7 +179,7 @@ impl StorageGroup {
                 appends sent again from before its end are refused as of an unknown writer"; "damage" => %damage);
         }
         let opened = Opened { state: recovered.meta.state().clone(), end: recovered.end };
-        self.spawn(recovered, writers);
+        self.recovered = Some((recovered, writers));
         Ok(opened)
     }
 
@@ -185,7 +213,17 @@ impl StorageGroup {
         let _ = joined.await;
     }
 
-    fn spawn(&mut self, recovered: Recovered, writers: Writers) {
+    /// Who the peers are, once that is known.
+    pub(crate) fn set_peers(&mut self, peers: Peers) {
+        self.parts.peers = peers;
+    }
+
+    /// Starts the generation that was recovered.
+    ///
+    /// # Panics
+    /// If none was.
+    pub(crate) fn run(&mut self) {
+        let (recovered, writers) = self.recovered.take().expect("the log was recovered");
         let torn_bytes = recovered.report.torn_bytes;
         let Recovered { meta, writer, keeper, reader, tail, .. } = recovered;
         let parts = &self.parts;
@@ -200,16 +238,22 @@ impl StorageGroup {
         let threads = [Arbiter::new(), Arbiter::new()];
         let slot = ConsensusSlot::default();
         parts.view.recovered(generation, reader.clone(), torn_bytes);
+        parts.view.publish_committed(loglog_core::Committed {
+            index: recovery.mark.index,
+            offset: recovery.mark.offset,
+        });
 
         let writer_parts = WriterParts {
             generation,
             consensus: slot.clone(),
-            reader,
+            reader: reader.clone(),
             view: Arc::clone(&parts.view),
             fatal: parts.fatal.clone(),
             written: Arc::clone(&written),
             faults: parts.faults.clone(),
         };
+        let available = writer.available();
+        parts.view.publish_available(available);
         let writer = parts.supervisor.spawn_once(
             member(segment_writer::NAME, "SegmentWriter"),
             &threads[0].handle(),
@@ -224,7 +268,11 @@ impl StorageGroup {
         let consensus_parts = ConsensusParts {
             generation,
             writer: writer.clone(),
+            own_slot: slot.clone(),
             waiters: parts.waiters.clone(),
+            uploads: parts.uploads.clone(),
+            peers: parts.peers.clone(),
+            reader: reader.clone(),
             view: Arc::clone(&parts.view),
             fatal: parts.fatal.clone(),
             tick: parts.tick,
@@ -235,12 +283,15 @@ impl StorageGroup {
         let consensus = parts.supervisor.spawn_once(
             member(consensus::NAME, "Consensus"),
             &parts.consensus_arbiter,
-            move || Consensus::new(Core::new(settings, recovery, rng, &log), meta, consensus_parts),
+            move || {
+                let mut core = Core::new(settings, recovery, rng, &log);
+                core.set_available(available);
+                Consensus::new(core, meta, consensus_parts)
+            },
         );
         parts.faults.enlist(consensus::NAME, &consensus);
         parts.faults.enlist(segment_writer::NAME, &writer);
         parts.faults.enlist(segment_keeper::NAME, &keeper);
-        slot.set(Some(consensus.clone()));
         parts.slot.set(Some(consensus.clone()));
         self.members = Some(Members { consensus, writer, keeper, threads });
     }
@@ -289,6 +340,8 @@ fn rebuild_writers(
     let mut from = reader.segment_base_at_or_before(remembered).unwrap_or(reader.start()).max(reader.start());
     let mut writers = Writers::new(WRITER_MEMORY, WRITER_SEQUENCES_MAX, from);
     let mut damage = None;
+    // What is surely committed is let go as the scan goes on: the table never holds more than it will.
+    let mark = recovered.meta.mark().offset;
     for segment in reader.segments() {
         if segment.end <= from {
             continue;
@@ -298,6 +351,9 @@ fn rebuild_writers(
             let Prefix { kind, writer, sequence, term, .. } = entry.prefix;
             if kind == Kind::Data {
                 writers.record(writer, sequence, entry.offset, entry.len(), term);
+            }
+            if entry.prefix.last_of_batch && entry.end() <= mark {
+                writers.commit(entry.end());
             }
         });
         if let Err(error) = scanned {
@@ -310,6 +366,6 @@ fn rebuild_writers(
         }
     }
     // Everything up to the mark is committed; the rest may yet be truncated.
-    writers.commit(recovered.meta.mark().offset.max(from));
+    writers.commit(mark.max(from));
     Ok((writers, damage))
 }

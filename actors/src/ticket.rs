@@ -20,7 +20,7 @@ use crate::supervisor::Handle;
 #[derive(Debug)]
 pub struct Route {
     connection: Handle<Connection>,
-    _credit: Credit,
+    _credits: Vec<Credit>,
 }
 
 /// The duty to answer one request.
@@ -32,8 +32,8 @@ pub struct Ticket {
 }
 
 impl Route {
-    pub(crate) fn new(connection: Handle<Connection>, credit: Credit) -> Arc<Self> {
-        Arc::new(Self { connection, _credit: credit })
+    pub(crate) fn new(connection: Handle<Connection>, credits: Vec<Credit>) -> Arc<Self> {
+        Arc::new(Self { connection, _credits: credits })
     }
 }
 
@@ -51,6 +51,7 @@ impl Ticket {
         self.is_open = false;
         let body = match answer {
             Answer::Appended(appended) => ResponseBody::Appended(appended),
+            Answer::Uploaded => ResponseBody::Uploaded,
             Answer::End { start, end } => ResponseBody::End { start, end },
             Answer::Refused(refusal) => ResponseBody::Refused(refusal),
         };

@@ -3,7 +3,7 @@
 //! Owns:   answers that wait for a ReadIndex round begun after they were decided.
 //! Never:  begins a round itself: it says when one is wanted.
 
-use loglog_proto::error::Refusal;
+use loglog_proto::error::{Code, Refusal};
 use loglog_proto::{Index, Offset};
 
 use crate::effects::{Answer, Committed};
@@ -20,6 +20,8 @@ struct Waiting<T> {
     token: T,
     what: What,
     stage: Stage,
+    /// Ticks since it was decided.
+    age: u32,
 }
 
 #[derive(Debug)]
@@ -35,6 +37,8 @@ enum Stage {
     Confirmed { index: Index },
 }
 
+/// Ticks after which an answer is given up.
+const DEADLINE_TICKS: u32 = 100;
 /// Ticks after which a round that nobody confirmed is begun again.
 const ROUND_TICKS: u32 = 10;
 
@@ -45,13 +49,13 @@ impl<T> Certain<T> {
 
     /// The committed end, no older than now.
     pub(crate) fn end(&mut self, token: T) {
-        self.waiting.push(Waiting { token, what: What::End, stage: Stage::Decided });
+        self.waiting.push(Waiting { token, what: What::End, stage: Stage::Decided, age: 0 });
     }
 
     /// A refusal that was judged against the log up to `judged_end`.
     pub(crate) fn refuse(&mut self, token: T, refusal: Refusal, judged_end: Offset) {
         let what = What::Refusal { refusal, judged_end };
-        self.waiting.push(Waiting { token, what, stage: Stage::Decided });
+        self.waiting.push(Waiting { token, what, stage: Stage::Decided, age: 0 });
     }
 
     /// The number of the round to begin now, if one is wanted.
@@ -75,9 +79,14 @@ impl<T> Certain<T> {
         }
     }
 
-    /// Time passes; a round that got lost is begun again.
-    pub(crate) fn tick(&mut self) {
+    /// Time passes; a round that got lost is begun again, and what never becomes certain is given up (S20).
+    pub(crate) fn tick(&mut self, answers: &mut Vec<(T, Answer)>) {
+        for it in self.waiting.extract_if(.., |it| it.age >= DEADLINE_TICKS) {
+            let message = "the answer did not become certain in time: the log does not grow, ask again later";
+            answers.push((it.token, Answer::Refused(Refusal::new(Code::TimedOut, message))));
+        }
         for it in &mut self.waiting {
+            it.age += 1;
             if let Stage::Asked { ticks, .. } = &mut it.stage {
                 *ticks += 1;
                 if *ticks >= ROUND_TICKS {
@@ -115,7 +124,6 @@ impl<T> Certain<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use loglog_proto::error::Code;
 
     fn committed(index: u64, offset: u64) -> Committed {
         Committed { index: Index::new(index), offset: Offset::new(offset) }
@@ -155,8 +163,20 @@ mod tests {
         assert!(certain.begin_round().is_some());
         for _ in 0..ROUND_TICKS {
             assert!(certain.begin_round().is_none());
-            certain.tick();
+            certain.tick(&mut Vec::new());
         }
         assert!(certain.begin_round().is_some());
+    }
+
+    #[test]
+    fn s20_what_never_becomes_certain_is_given_up() {
+        let (mut certain, mut answers) = (Certain::new(), Vec::new());
+        certain.end(1);
+        for _ in 0..=DEADLINE_TICKS {
+            assert!(answers.is_empty());
+            certain.begin_round();
+            certain.tick(&mut answers);
+        }
+        assert!(matches!(&answers[..], [(1, Answer::Refused(refusal))] if refusal.code == Code::TimedOut));
     }
 }

@@ -8,8 +8,12 @@ use loglog_proto::entry::{Kind, OVERHEAD};
 use loglog_proto::error::Code;
 use loglog_proto::limits::{WRITER_MEMORY, WRITER_SEQUENCES_MAX};
 use loglog_proto::peer::{PeerMessage, RaftMessage};
-use loglog_proto::{ClusterId, Incarnation, Index, Length, LogId, NodeId, Offset, RaftId, Sequence, Term, WriterId};
-use loglog_storage::{LogStart, Mark, Member, Membership, MetaState, NewBatch, NewEntry, RecoveredBatch, RecoveredEntry};
+use loglog_proto::{
+    ClusterId, Incarnation, Index, Length, LogId, NodeId, Offset, RaftId, Sequence, Term, WriterId,
+};
+use loglog_storage::{
+    LogStart, Mark, Member, Membership, MetaState, NewBatch, NewEntry, RecoveredBatch, RecoveredEntry,
+};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use slog::Logger;
@@ -44,7 +48,11 @@ struct Node {
 
 impl Node {
     fn new(node: u32, seed: u64) -> Self {
-        let member = |node| Member { id: raft_id(node), peer_address: String::new(), client_address: format!("n{node}") };
+        let member = |node| Member {
+            id: raft_id(node),
+            peer_address: String::new(),
+            client_address: format!("n{node}"),
+        };
         let meta = MetaState {
             cluster: ClusterId::new(5).unwrap(),
             node: NodeId::new(node).unwrap(),
@@ -209,7 +217,8 @@ impl Cluster {
             if self.faults && self.rng.random_bool(0.3) {
                 node.wants.push(want);
             } else {
-                let payloads = want.references.iter().map(|it| payload(it.writer.get(), it.sequence.get())).collect();
+                let payloads =
+                    want.references.iter().map(|it| payload(it.writer.get(), it.sequence.get())).collect();
                 node.consensus.payloads(&want, payloads).unwrap();
             }
         }
@@ -274,7 +283,7 @@ impl Cluster {
             Answer::Refused(refusal) if refusal.code == Code::OutOfOrder => {
                 panic!("seed {}: {refusal}: the writer goes one at a time", self.seed)
             }
-            Answer::Refused(_) | Answer::End { .. } => {}
+            Answer::Refused(_) | Answer::Uploaded | Answer::End { .. } => {}
         }
     }
 
@@ -301,7 +310,9 @@ impl Cluster {
         };
         // The leader if there is one, or anybody, who will refuse.
         let leader = self.nodes.iter().position(|node| node.consensus.status().role == Role::Leader);
-        let at = leader.filter(|_| self.rng.random_bool(0.9)).unwrap_or_else(|| self.rng.random_range(0..self.nodes.len()));
+        let at = leader
+            .filter(|_| self.rng.random_bool(0.9))
+            .unwrap_or_else(|| self.rng.random_range(0..self.nodes.len()));
         self.nodes[at].consensus.append(token, append);
     }
 
@@ -453,6 +464,11 @@ fn s32_three_nodes_agree_through_loss_reordering_crashes_and_missing_payloads() 
         fetched += f;
         old_read += o;
     }
-    println!("100 seeds: {acknowledged} acknowledged, {leaders} terms with a leader, {fetched} batches' payloads fetched, {old_read} reads of old batches");
-    assert!(acknowledged > 4000 && leaders > 80 && fetched > 100 && old_read > 20, "{acknowledged} {leaders} {fetched} {old_read}");
+    println!(
+        "100 seeds: {acknowledged} acknowledged, {leaders} terms with a leader, {fetched} batches' payloads fetched, {old_read} reads of old batches"
+    );
+    assert!(
+        acknowledged > 4000 && leaders > 80 && fetched > 100 && old_read > 20,
+        "{acknowledged} {leaders} {fetched} {old_read}"
+    );
 }

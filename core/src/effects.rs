@@ -57,6 +57,8 @@ pub struct Committed {
 pub enum Answer {
     /// The entry is committed.
     Appended(Appended),
+    /// The payload is held.
+    Uploaded,
     /// Where the log starts and ends, no older than the question.
     End {
         /// First byte kept.
@@ -76,6 +78,9 @@ impl<T> Default for Effects<T> {
             messages: Vec::new(),
             wants: Vec::new(),
             fetches: Vec::new(),
-            committed: None, mark: None, answers: Vec::new() }
+            committed: None,
+            mark: None,
+            answers: Vec::new(),
+        }
     }
 }

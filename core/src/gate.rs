@@ -79,7 +79,10 @@ impl Gate {
             // A new leader: what the old one sent is of no use any more.
             *self = Self { term: message.term, ..Self::default() };
         }
-        let lengths = message.entries.iter().map(|entry| Content::decode(&entry.content).map_or(Length::ZERO, |it| it.log_len()));
+        let lengths = message
+            .entries
+            .iter()
+            .map(|entry| Content::decode(&entry.content).map_or(Length::ZERO, |it| it.log_len()));
         let length = lengths.fold(Length::ZERO, |sum, it| sum + it);
         if self.bytes + length > GATE_BYTES_MAX && !self.queue.is_empty() {
             return false;

@@ -34,6 +34,8 @@ pub struct UploadBuffer {
     held: HashMap<(WriterId, Sequence), Held>,
     /// Oldest first; may name what is gone or was uploaded again since (its `arrival` then differs).
     order: VecDeque<((WriterId, Sequence), u64)>,
+    /// Those that an append has named, oldest first: kept for its repeats as long as nobody needs the room.
+    used: VecDeque<((WriterId, Sequence), u64)>,
     clients: HashMap<ClientId, usize>,
     bytes: usize,
     arrivals: u64,
@@ -46,6 +48,7 @@ struct Held {
     client: ClientId,
     at_ms: u64,
     arrival: u64,
+    is_used: bool,
 }
 
 impl UploadBuffer {
@@ -56,6 +59,7 @@ impl UploadBuffer {
             limits,
             held: HashMap::new(),
             order: VecDeque::new(),
+            used: VecDeque::new(),
             clients: HashMap::new(),
             bytes: 0,
             arrivals: 0,
@@ -75,9 +79,16 @@ impl UploadBuffer {
         now_ms: u64,
     ) -> Result<(), Refusal> {
         self.expire(now_ms);
-        self.remove(key);
         let cost = payload.len() + OVERHEAD;
-        let of_client = self.clients.get(&client).copied().unwrap_or(0);
+        // The same upload again takes the place of the first, but only if it finds room.
+        let (freed, freed_of_client) = match self.held.get(&key) {
+            Some(held) => {
+                let freed = held.payload.len() + OVERHEAD;
+                (freed, if held.client == client && !held.is_used { freed } else { 0 })
+            }
+            None => (0, 0),
+        };
+        let of_client = self.clients.get(&client).copied().unwrap_or(0) - freed_of_client;
         if of_client + cost > self.limits.client_bytes_max {
             return Err(Refusal::new(
                 Code::Busy,
@@ -87,7 +98,14 @@ impl UploadBuffer {
                 ),
             ));
         }
-        if self.bytes + cost > self.limits.bytes_max {
+        while self.bytes - freed + cost > self.limits.bytes_max
+            && let Some((used, arrival)) = self.used.pop_front()
+        {
+            if used != key && self.held.get(&used).is_some_and(|held| held.arrival == arrival) {
+                self.remove(used);
+            }
+        }
+        if self.bytes - freed + cost > self.limits.bytes_max {
             return Err(Refusal::new(
                 Code::Busy,
                 format!(
@@ -96,11 +114,16 @@ impl UploadBuffer {
                 ),
             ));
         }
+        self.remove(key);
+        self.compact();
         self.bytes += cost;
         *self.clients.entry(client).or_default() += cost;
         self.arrivals += 1;
         self.order.push_back((key, self.arrivals));
-        self.held.insert(key, Held { payload, payload_crc, client, at_ms: now_ms, arrival: self.arrivals });
+        self.held.insert(
+            key,
+            Held { payload, payload_crc, client, at_ms: now_ms, arrival: self.arrivals, is_used: false },
+        );
         Ok(())
     }
 
@@ -115,11 +138,27 @@ impl UploadBuffer {
         if let Some(held) = self.held.remove(&key) {
             let cost = held.payload.len() + OVERHEAD;
             self.bytes -= cost;
-            if let Some(of_client) = self.clients.get_mut(&held.client) {
-                *of_client -= cost;
-                if *of_client == 0 {
-                    self.clients.remove(&held.client);
-                }
+            if !held.is_used {
+                self.release_share(held.client, cost);
+            }
+        }
+    }
+
+    /// An append has named `key`: it no longer counts as its client's, and yields to others that need the room.
+    pub fn mark_used(&mut self, key: (WriterId, Sequence)) {
+        if let Some(held) = self.held.get_mut(&key).filter(|held| !held.is_used) {
+            held.is_used = true;
+            let (client, cost, arrival) = (held.client, held.payload.len() + OVERHEAD, held.arrival);
+            self.used.push_back((key, arrival));
+            self.release_share(client, cost);
+        }
+    }
+
+    fn release_share(&mut self, client: ClientId, cost: usize) {
+        if let Some(of_client) = self.clients.get_mut(&client) {
+            *of_client -= cost;
+            if *of_client == 0 {
+                self.clients.remove(&client);
             }
         }
     }
@@ -137,6 +176,15 @@ impl UploadBuffer {
                 _ => {}
             }
             self.order.pop_front();
+        }
+    }
+
+    /// Drops what `order` names in vain, before that outgrows what is held.
+    fn compact(&mut self) {
+        if self.order.len() > 2 * self.held.len() + 64 {
+            let held = &self.held;
+            self.order.retain(|(key, arrival)| held.get(key).is_some_and(|it| it.arrival == *arrival));
+            self.used.retain(|(key, arrival)| held.get(key).is_some_and(|it| it.arrival == *arrival));
         }
     }
 
@@ -180,6 +228,34 @@ mod tests {
         assert_eq!(put(&mut buffer, 2, 3, 800, 0), None);
         assert_eq!(put(&mut buffer, 3, 4, 800, 0), Some(Code::Busy));
         assert!(buffer.get(key(1)).is_some());
+    }
+
+    #[test]
+    fn a_refused_upload_leaves_the_earlier_one_and_repeats_cost_nothing() {
+        let mut buffer = buffer();
+        assert_eq!(put(&mut buffer, 1, 1, 500, 0), None);
+        assert_eq!(put(&mut buffer, 1, 1, 5000, 0), Some(Code::Busy));
+        assert_eq!(buffer.get(key(1)).map(|(payload, _)| payload.len()), Some(500));
+        for _ in 0..1000 {
+            assert_eq!(put(&mut buffer, 1, 1, 700, 0), None);
+        }
+        assert!(buffer.order.len() < 100, "{}", buffer.order.len());
+    }
+
+    #[test]
+    fn what_an_append_has_named_yields_to_others() {
+        let mut buffer = buffer();
+        for sequence in 1..=10 {
+            assert_eq!(
+                put(&mut buffer, 1, sequence, 800, 0),
+                None,
+                "upload and append, one at a time, for ever"
+            );
+            buffer.mark_used(key(sequence));
+            assert!(buffer.get(key(sequence)).is_some(), "an append sent again finds it");
+        }
+        assert!(buffer.bytes() <= 2000);
+        assert!(buffer.clients.is_empty());
     }
 
     #[test]

@@ -123,7 +123,8 @@ impl WriteQueue {
         if !self.has_room() || self.waiting.is_empty() {
             return None;
         }
-        let (mut truncate, mut batches, mut bytes, mut durable) = (None, Vec::new(), Length::ZERO, self.durable);
+        let (mut truncate, mut batches, mut bytes, mut durable) =
+            (None, Vec::new(), Length::ZERO, self.durable);
         while let Some(item) = self.waiting.front() {
             match item {
                 Item::Truncate(truncation) => {
@@ -244,7 +245,12 @@ mod tests {
         let mut groups = Vec::new();
         while let Some(group) = queue.next_group() {
             queue.synced(group.number);
-            groups.push((group.truncate.is_some(), group.batches.len(), queue.persisted(), queue.durable().end.get()));
+            groups.push((
+                group.truncate.is_some(),
+                group.batches.len(),
+                queue.persisted(),
+                queue.durable().end.get(),
+            ));
         }
         assert_eq!(groups, [(false, 2, None, 200), (false, 1, Some(1), 300), (true, 1, Some(2), 200)]);
     }

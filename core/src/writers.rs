@@ -77,7 +77,8 @@ impl Writers {
         let last = records.and_then(VecDeque::back).filter(|last| last.offset >= window);
         let Some((records, last)) = records.zip(last) else {
             return match append.known_end {
-                Some(known) if known >= window => first(append, end),
+                // An end beyond ours was learnt elsewhere: it proves nothing about this log.
+                Some(known) if known >= window && known <= end => first(append, end),
                 _ => Decision::Refuse(Refusal::new(
                     loglog_proto::error::Code::UnknownWriter,
                     "this writer is not in the part of the log that is remembered, and the append names no end \

@@ -326,7 +326,9 @@ fn s09_a_torn_tail_above_the_mark_is_cut_and_told() {
     let ResponseBody::Status(status) = client.ask(RequestBody::Status) else { panic!() };
     assert!(status.torn_bytes > 0, "{status:?}");
     assert!(node.records().iter().any(|record| record["msg"].as_str().is_some_and(|it| it.contains("torn"))));
-    assert!(matches!(client.ask(RequestBody::Append(append(1, "whole"))), ResponseBody::Appended(it) if it.end == end));
+    assert!(
+        matches!(client.ask(RequestBody::Append(append(1, "whole"))), ResponseBody::Appended(it) if it.end == end)
+    );
 }
 
 #[test]
@@ -377,9 +379,11 @@ fn faults_are_not_injected_unless_allowed() {
 /// Appends a few entries and stops the node; returns their places.
 fn fill(node: Daemon) -> Vec<Offset> {
     let mut client = RawClient::connect(node.address());
-    let places = (1..=20).map(|sequence| appended(&mut client, append(sequence, format!("entry {sequence}"))).offset);
+    let places =
+        (1..=20).map(|sequence| appended(&mut client, append(sequence, format!("entry {sequence}"))).offset);
     let places = places.collect();
-    let settled = |status: &ResponseBody| matches!(status, ResponseBody::Status(it) if it.durable == it.committed);
+    let settled =
+        |status: &ResponseBody| matches!(status, ResponseBody::Status(it) if it.durable == it.committed);
     within("all is durable", Duration::from_secs(30), || {
         Some(client.ask(RequestBody::Status)).filter(|status| settled(status))
     });

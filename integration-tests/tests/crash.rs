@@ -82,7 +82,8 @@ fn s08_kill_9_loses_doubles_and_reorders_nothing() {
             let client = Client::connect(address.as_str()).await.expect("a node");
             let (mut follow, mut seen) = (client.follow(Offset::ZERO), Vec::new());
             while !stop.load(Ordering::Relaxed) {
-                if let Ok(Some(entry)) = tokio::time::timeout(Duration::from_millis(100), follow.next()).await {
+                if let Ok(Some(entry)) = tokio::time::timeout(Duration::from_millis(100), follow.next()).await
+                {
                     let entry = entry.expect("a follower survives reconnects");
                     seen.push((entry.offset, entry.payload));
                 }
@@ -102,7 +103,8 @@ fn s08_kill_9_loses_doubles_and_reorders_nothing() {
         node.kill();
         node = options.start();
         let resumed = count.load(Ordering::Relaxed);
-        let took = until("appends go on after a restart", DEADLINE, || count.load(Ordering::Relaxed) > resumed);
+        let took =
+            until("appends go on after a restart", DEADLINE, || count.load(Ordering::Relaxed) > resumed);
         slowest = slowest.max(took);
         if kill % 5 == 4 {
             println!("{} kills, {} acknowledged", kill + 1, count.load(Ordering::Relaxed));
@@ -141,11 +143,16 @@ fn s08_kill_9_loses_doubles_and_reorders_nothing() {
         for (number, appended) in acknowledged {
             assert_eq!(places.get(&(writer, *number)), Some(&appended.offset), "where it was acknowledged");
         }
-        assert_eq!(next[writer], acknowledged.len() as u64, "what was never acknowledged was retried until it was");
+        assert_eq!(
+            next[writer],
+            acknowledged.len() as u64,
+            "what was never acknowledged was retried until it was"
+        );
     }
     assert_eq!(followed[..], log[..followed.len()], "a follower saw a prefix of the log");
     let segments = std::fs::read_dir(dir.path().join("data")).unwrap();
-    let segments = segments.filter(|it| it.as_ref().unwrap().path().extension().is_some_and(|it| it == "seg")).count();
+    let segments =
+        segments.filter(|it| it.as_ref().unwrap().path().extension().is_some_and(|it| it == "seg")).count();
     println!("{total} acknowledged over {KILLS} kills, {segments} segments, {} followed", followed.len());
     assert!(segments > KILLS, "{segments} segments");
     assert!(followed.len() > 1000);

@@ -36,7 +36,9 @@ fn sigterm_finishes_what_is_in_flight_and_exits_0() {
     }
     let mut reader = RawClient::connect(node.address());
     let min_end = Some(Offset::new(1 << 40));
-    reader.send(RequestBody::Read(Read { offset: Offset::ZERO, limit: 1, wait_ms: 60_000, min_end })).unwrap();
+    reader
+        .send(RequestBody::Read(Read { offset: Offset::ZERO, limit: 1, wait_ms: 60_000, min_end }))
+        .unwrap();
     let first = client.receive().unwrap();
     assert!(matches!(first.body, ResponseBody::Appended(_)), "{first:?}");
     let (status, took) = node.stop();
@@ -93,7 +95,9 @@ fn s22_an_incarnation_is_one_life_of_a_directory() {
     let dir = tempfile::tempdir().unwrap();
     let identity = || {
         let node = daemon(&dir).start();
-        let ResponseBody::Status(status) = RawClient::connect(node.address()).ask(RequestBody::Status) else { panic!() };
+        let ResponseBody::Status(status) = RawClient::connect(node.address()).ask(RequestBody::Status) else {
+            panic!()
+        };
         assert_eq!(node.stop().0.code(), Some(0));
         (status.cluster, status.incarnation)
     };

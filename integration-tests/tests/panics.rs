@@ -28,7 +28,8 @@ struct Load {
 impl Load {
     fn start(address: &str, writer: u64) -> Self {
         let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (mut client, stopped, count) = (RawClient::connect(address), Arc::clone(&stop), Arc::clone(&acknowledged));
+        let (mut client, stopped, count) =
+            (RawClient::connect(address), Arc::clone(&stop), Arc::clone(&acknowledged));
         let thread = std::thread::spawn(move || {
             let mut places = Vec::new();
             let mut sequence = 1u64;
@@ -104,7 +105,8 @@ fn s13_every_actor_may_panic_under_load() {
     let mut waiting = RawClient::connect(node.address());
     let loads = [Load::start(node.address(), 1), Load::start(node.address(), 2)];
 
-    let actors = ["consensus", "segment-writer", "segment-keeper", "upload-buffer", "read-waiters", "listener"];
+    let actors =
+        ["consensus", "segment-writer", "segment-keeper", "upload-buffer", "read-waiters", "listener"];
     // More than eight restarts a minute of one actor, or of the storage group, would stop the node: that is another test.
     let faults = actors.iter().flat_map(|actor| {
         let is_group = ["consensus", "segment-writer", "segment-keeper"].contains(actor);

@@ -24,7 +24,8 @@ fn offenders(crates: &[&str], pattern: &str, allowed: &str) -> Vec<PathBuf> {
     let is_code = |line: &str| !line.trim_start().starts_with("//");
     files.retain(|path| {
         let text = std::fs::read_to_string(path).unwrap();
-        !path.starts_with(root.join(allowed)) && text.lines().any(|line| is_code(line) && line.contains(pattern))
+        !path.starts_with(root.join(allowed))
+            && text.lines().any(|line| is_code(line) && line.contains(pattern))
     });
     files
 }
@@ -40,8 +41,16 @@ fn s19_raft_rs_is_named_in_one_place_only() {
 
 #[test]
 fn core_is_pure() {
-    let patterns =
-        ["std::fs", "std::net", "std::thread", "Instant::now", "SystemTime::now", "rand::rng()", "use actix", "use tokio"];
+    let patterns = [
+        "std::fs",
+        "std::net",
+        "std::thread",
+        "Instant::now",
+        "SystemTime::now",
+        "rand::rng()",
+        "use actix",
+        "use tokio",
+    ];
     for pattern in patterns {
         let found = offenders(&["core"], pattern, "nowhere");
         assert!(found.is_empty(), "{pattern} in {found:?}");

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use loglog::config::{DaemonArgs, NodeConfig};
 use loglog::logging::Logging;
-use loglog_actors::{Node, NodeOptions};
+use loglog_actors::{ClusterNode, Node, NodeOptions};
 use slog::{Logger, error, info, warn};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         warn!(log, "records of dependencies are not shown"; "error" => %error);
     }
     info!(log, "configured"; "values" => effective.summary());
+    raise_descriptor_limit(&log);
     let result = actix_rt::System::new().block_on(run(&args, &effective.config, &logging));
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,19 +51,40 @@ async fn run(args: &DaemonArgs, config: &NodeConfig, logging: &Logging) -> Resul
     let log = logging.logger();
     // Before anything else: a signal that comes while the log is recovered must not kill the process half-way.
     let stop = stop_signal(log.clone()).map_err(|error| format!("cannot listen to signals: {error}"))?;
-    let node = Node::start(options(config), log.clone()).await.map_err(|error| error.to_string())?;
+    tokio::pin!(stop);
+    let node = tokio::select! {
+        node = Node::start(options(config), log.clone()) => node.map_err(|error| error.to_string())?,
+        // Nothing is served yet, so nothing is in flight.
+        () = &mut stop => return Ok(()),
+    };
     let identity = node.identity();
     info!(log, "serving"; "clients" => %node.address(), "data" => %config.data.dir.display(),
         "cluster" => %identity.cluster, "node" => identity.node.get(), "version" => env!("CARGO_PKG_VERSION"));
-    info!(
-        log,
-        "durability: an append is acknowledged after its bytes are synced to this node's disk; \
-        a single node has no copy elsewhere"
-    );
+    match identity.members.len() {
+        1 => info!(
+            log,
+            "durability: an append is acknowledged after its bytes are synced to this node's disk; a single node has no \
+             copy elsewhere"
+        ),
+        members => info!(
+            log,
+            "durability: an append is acknowledged after its bytes are synced to the disks of a majority";
+            "members" => members
+        ),
+    }
     let node = node.serve(stop);
     tokio::select! {
         result = node => result.map_err(|error| error.to_string()),
         never = reload_levels(args, logging) => match never {},
+    }
+}
+
+/// Every connection and every segment that is read needs a file descriptor: takes as many as the system allows.
+fn raise_descriptor_limit(log: &Logger) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        warn!(log, "the limit of file descriptors stays as it is"; "error" => %error);
     }
 }
 
@@ -111,6 +133,12 @@ fn options(config: &NodeConfig) -> NodeOptions {
         node: config.node.id,
         listen_client: config.listen.client,
         listen_peer: config.listen.peer,
+        cluster_nodes: config
+            .cluster
+            .nodes
+            .iter()
+            .map(|node| ClusterNode { id: node.id, peer: node.peer.clone(), client: node.client.clone() })
+            .collect(),
         segment_bytes_max: config.segment.bytes_max,
         upload_bytes_max: bytes(config.upload.bytes_max),
         connection_bytes_max: u32::try_from(config.connection.bytes_max.get()).unwrap_or(u32::MAX),

@@ -26,9 +26,13 @@ impl IoFailure {
     }
 }
 
-/// Whether `error` says that the disk, or the owner's share of it, is full.
+/// Whether `error` says that the disk, or the owner's share of it, is full, or that there is no file descriptor left to make a file
+/// with: room for later, no failure of the disk.
 pub(crate) fn is_no_space(error: &io::Error) -> bool {
+    let no_descriptor =
+        [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].map(|errno| Some(errno.raw_os_error()));
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        || no_descriptor.contains(&error.raw_os_error())
 }
 
 /// Adds what was meant, and where, to a failed call.

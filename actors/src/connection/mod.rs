@@ -18,7 +18,7 @@ use std::io;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::ActorFutureExt;
 use actix::fut::wrap_future;
@@ -43,6 +43,9 @@ use crate::read_waiters::{Gone, Wait};
 use crate::services::Services;
 use crate::ticket::{Route, Ticket};
 use crate::upload_buffer::{Offer, Upload};
+
+/// Silent sockets hold a place that others may want.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The actor.
 pub struct Connection {
@@ -129,7 +132,6 @@ impl Connection {
 
     /// Sends replies, lets the next read run, and ends a connection that has nothing left to do.
     fn go_on(&mut self, ctx: &mut Ctx<Self>) {
-        self.read_next(ctx);
         let Some(outbox) = &mut self.outbox else { return };
         if !self.is_flushing {
             match outbox.flush() {
@@ -152,6 +154,8 @@ impl Connection {
                 }
             }
         }
+        // Behind the flush: what it took from the outbox may be what the next read was waiting for.
+        self.read_next(ctx);
         let is_idle = self.in_flight == 0 && self.reads.len() == 0 && !self.is_reading;
         if self.is_draining && is_idle && self.outbox.as_ref().is_none_or(Outbox::is_empty) {
             ctx.stop();
@@ -159,11 +163,11 @@ impl Connection {
     }
 
     fn take(&mut self, batch: Batch, ctx: &mut Ctx<Self>) {
-        let Batch { requests, malformed, credit, last } = batch;
+        let Batch { requests, malformed, credits, last } = batch;
         for (id, refusal) in malformed {
             self.refuse(id, refusal);
         }
-        let route = Route::new(ctx.this(), credit);
+        let route = Route::new(ctx.this(), credits);
         let mut appends = Vec::new();
         for Request { id, body } in requests {
             match body {
@@ -177,11 +181,9 @@ impl Connection {
                 }
                 RequestBody::Upload(upload) => {
                     self.in_flight += 1;
-                    let upload = Upload { client: self.client, connection: ctx.this(), id, upload };
-                    if self.services.uploads.tell(upload).is_err() {
-                        self.in_flight -= 1;
-                        self.refuse(id, unavailable());
-                    }
+                    // An upload that the buffer cannot take is answered by its ticket.
+                    let ticket = Ticket::new(&route, id);
+                    let _ = self.services.uploads.tell(Upload { client: self.client, ticket, upload });
                 }
                 RequestBody::Read(read) => match self.reads.open(id, read, Instant::now()) {
                     Ok(()) => self.look_at(id, ctx),
@@ -217,6 +219,18 @@ impl Connection {
             info!(ctx.log(), "closing a connection"; "why" => %refusal);
             self.refuse(RequestId::new(0), refusal);
             self.is_draining = true;
+        }
+        self.go_on(ctx);
+    }
+
+    /// Takes no more requests; what can be answered is, then the connection ends.
+    fn drain(&mut self, ctx: &mut Ctx<Self>) {
+        self.is_draining = true;
+        for id in self.reads.close_waiting() {
+            self.refuse(
+                id,
+                Refusal::new(Code::Unavailable, "the connection is ending, the log did not grow meanwhile"),
+            );
         }
         self.go_on(ctx);
     }
@@ -312,6 +326,12 @@ impl Actor for Connection {
             debug!(ctx.log(), "a connection was gone before it began"; "error" => %error);
             ctx.stop();
         }
+        ctx.run_later(HELLO_TIMEOUT, |connection, ctx| {
+            if !connection.is_greeted {
+                debug!(ctx.log(), "the client did not say hello in time");
+                ctx.stop();
+            }
+        });
     }
 }
 
@@ -337,9 +357,7 @@ impl StreamHandler<io::Result<Batch>> for Connection {
 
     /// The client has closed its side; it may still wait for replies.
     fn finished(&mut self, ctx: &mut Self::Context) {
-        self.is_draining = true;
-        self.reads.close();
-        self.go_on(ctx);
+        self.drain(ctx);
     }
 }
 
@@ -370,11 +388,7 @@ impl Handler<Drain> for Connection {
     type Result = ();
 
     fn handle(&mut self, _drain: Drain, ctx: &mut Self::Context) {
-        self.is_draining = true;
-        for id in self.reads.close() {
-            self.refuse(id, Refusal::new(Code::Unavailable, "the node is stopping"));
-        }
-        self.go_on(ctx);
+        self.drain(ctx);
     }
 }
 

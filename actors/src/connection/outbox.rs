@@ -31,6 +31,9 @@ impl Outbox {
     /// Adds a reply; nothing is sent yet.
     pub(crate) fn push(&mut self, response: &Response) {
         response.encode(&mut self.buffer);
+        if self.buffer.len() > CHOKE_BYTES {
+            self.is_choked.send_if_modified(|choked| set(choked, true));
+        }
     }
 
     /// Sends what the socket takes. False: the rest waits for [`Outbox::socket`] to be writable.

@@ -5,21 +5,27 @@
 //! Never:  answers.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use loglog_proto::error::{Code, Refusal};
-use loglog_proto::frame::{FrameError, split};
+use loglog_proto::frame::{FrameError, LENGTH, split};
 use loglog_proto::limits::FRAME_BYTES_MAX;
 use loglog_proto::request::{Request, RequestBody};
 use loglog_proto::{RequestId, request};
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::credits::{Credit, Credits, REQUEST_COST};
 
 /// Read from the socket at a time, bytes.
 const READ_BYTES: usize = 256 << 10;
+/// The largest frame before the hello, bytes.
+const HELLO_BYTES_MAX: usize = 4 << 10;
+/// How long a large frame may take to arrive, once there is credit for it: others may want that credit.
+const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 /// A batch is closed at this many payload bytes or requests.
 const BATCH_BYTES: usize = 1 << 20;
 const BATCH_REQUESTS: usize = 4096;
@@ -30,7 +36,8 @@ pub(crate) struct Batch {
     pub(crate) requests: Vec<Request>,
     /// What could not be read as a request, with its id where that could be.
     pub(crate) malformed: Vec<(RequestId, Refusal)>,
-    pub(crate) credit: Credit,
+    /// What they may hold in memory until they are answered.
+    pub(crate) credits: Vec<Credit>,
     /// Nothing that follows can be understood: answer this, then close.
     pub(crate) last: Option<Refusal>,
 }
@@ -42,12 +49,24 @@ pub(crate) struct RequestReader {
     credits: Credits,
     /// True while replies pile up.
     is_choked: watch::Receiver<bool>,
+    /// Until the first hello only small frames are taken: nobody is known yet.
+    is_greeted: bool,
+    /// Credit for a large frame that is on its way, how much, and until when it must have come.
+    reserved: Option<(Credit, usize, Instant)>,
     is_done: bool,
 }
 
 impl RequestReader {
     pub(crate) fn new(socket: OwnedReadHalf, credits: Credits, is_choked: watch::Receiver<bool>) -> Self {
-        Self { socket, buffer: BytesMut::with_capacity(READ_BYTES), credits, is_choked, is_done: false }
+        Self {
+            socket,
+            buffer: BytesMut::with_capacity(READ_BYTES),
+            credits,
+            is_choked,
+            is_greeted: false,
+            reserved: None,
+            is_done: false,
+        }
     }
 
     /// The next requests; `None` when the client has closed its side.
@@ -61,14 +80,26 @@ impl RequestReader {
             let (requests, malformed, last) = self.take_requests();
             if !requests.is_empty() || !malformed.is_empty() || last.is_some() {
                 self.is_done = last.is_some();
-                let cost = requests.iter().map(cost).sum();
-                let credit = self.credits.take(cost).await;
-                return Some(Ok(Batch { requests, malformed, credit, last }));
+                let cost: usize = requests.iter().map(cost).sum();
+                let (reserved, bytes) = match self.reserved.take() {
+                    Some((credit, bytes, _)) => (Some(credit), bytes),
+                    None => (None, 0),
+                };
+                let credit = self.credits.take(cost.saturating_sub(bytes)).await;
+                let credits = reserved.into_iter().chain([credit]).collect();
+                return Some(Ok(Batch { requests, malformed, credits, last }));
             }
+            self.reserve().await;
             if self.buffer.capacity() - self.buffer.len() < READ_BYTES / 4 {
                 self.buffer.reserve(READ_BYTES);
             }
-            match self.socket.read_buf(&mut self.buffer).await {
+            let deadline = self.reserved.as_ref().map(|(_, _, deadline)| *deadline);
+            let read = self.socket.read_buf(&mut self.buffer);
+            let read = match deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline, read).await,
+                None => Ok(read.await),
+            };
+            match read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                 Ok(0) => return None,
                 Ok(_) => {}
                 Err(error) => return Some(Err(error)),
@@ -76,10 +107,21 @@ impl RequestReader {
         }
     }
 
+    /// Takes credit for a large frame before its bytes are received.
+    async fn reserve(&mut self) {
+        let Some(head) = self.buffer.first_chunk::<LENGTH>() else { return };
+        let length = u32::from_be_bytes(*head) as usize;
+        if length > READ_BYTES && self.reserved.is_none() {
+            let credit = self.credits.take(length).await;
+            self.reserved = Some((credit, length, Instant::now() + FRAME_TIMEOUT));
+        }
+    }
+
     fn take_requests(&mut self) -> (Vec<Request>, Vec<(RequestId, Refusal)>, Option<Refusal>) {
         let (mut requests, mut malformed, mut bytes) = (Vec::new(), Vec::new(), 0);
         while bytes < BATCH_BYTES && requests.len() + malformed.len() < BATCH_REQUESTS {
-            let frame = match split(&mut self.buffer, FRAME_BYTES_MAX) {
+            let max = if self.is_greeted { FRAME_BYTES_MAX } else { HELLO_BYTES_MAX };
+            let frame = match split(&mut self.buffer, max) {
                 Ok(Some(frame)) => frame,
                 Ok(None) => break,
                 Err(error) => {
@@ -90,7 +132,10 @@ impl RequestReader {
             };
             bytes += frame.len();
             match Request::decode(&frame) {
-                Ok(request) => requests.push(request),
+                Ok(request) => {
+                    self.is_greeted |= matches!(request.body, RequestBody::Hello { .. });
+                    requests.push(request);
+                }
                 Err(FrameError::Malformed { id, what }) => {
                     malformed.push((id.unwrap_or(RequestId::new(0)), Refusal::new(Code::BadRequest, what)));
                 }

@@ -101,10 +101,10 @@ impl Reads {
         self.open.remove(&id);
     }
 
-    /// Closes every read; gives those that were open.
-    pub(crate) fn close(&mut self) -> Vec<RequestId> {
-        self.ready.clear();
-        self.open.drain().map(|(id, _)| id).collect()
+    /// Closes every read that still waits; gives their ids. Those that can run, run.
+    pub(crate) fn close_waiting(&mut self) -> Vec<RequestId> {
+        let ready = &self.ready;
+        self.open.extract_if(|id, _| !ready.contains(id)).map(|(id, _)| id).collect()
     }
 
     /// Reads that are not answered yet.

@@ -69,11 +69,13 @@ impl PeerConnection {
             message.encode(&mut out);
             send.lock().await.write_all(&out).await
         };
-        ctx.spawn(wrap_future::<_, Self>(sending).map(move |result: io::Result<()>, _, ctx: &mut Ctx<Self>| {
-            if close || result.is_err() {
-                ctx.stop();
-            }
-        }));
+        ctx.spawn(wrap_future::<_, Self>(sending).map(
+            move |result: io::Result<()>, _, ctx: &mut Ctx<Self>| {
+                if close || result.is_err() {
+                    ctx.stop();
+                }
+            },
+        ));
     }
 
     fn refuse(&self, refusal: Refusal, ctx: &mut Ctx<Self>) {
@@ -115,7 +117,8 @@ impl PeerConnection {
         let (reader, send) = (self.view.reader(), self.send.clone());
         let serving = async move {
             let (Some(reader), Some(send)) = (reader, send) else { return Ok(()) };
-            let answer = tokio::task::spawn_blocking(move || serve(&reader, copy)).await.map_err(io::Error::other)?;
+            let answer =
+                tokio::task::spawn_blocking(move || serve(&reader, copy)).await.map_err(io::Error::other)?;
             let mut out = BytesMut::new();
             answer.encode(&mut out);
             send.lock().await.write_all(&out).await

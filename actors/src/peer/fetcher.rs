@@ -62,7 +62,12 @@ pub struct FetchPayloads {
 
 impl Fetcher {
     /// Fetches from `peers`.
-    pub fn new(identity: SharedIdentity, peers: Vec<Member>, consensus: ConsensusSlot, faults: Faults) -> Self {
+    pub fn new(
+        identity: SharedIdentity,
+        peers: Vec<Member>,
+        consensus: ConsensusSlot,
+        faults: Faults,
+    ) -> Self {
         Self { identity, peers, consensus, faults, running: HashSet::new(), idle: Pool::default() }
     }
 
@@ -95,7 +100,9 @@ impl Fetcher {
                         let _ = consensus.tell(Payloads { want, payloads });
                     }
                 }
-                Err(error) => debug!(ctx.log(), "payloads are not to be had yet"; "batch" => %log_id, "error" => %error),
+                Err(error) => {
+                    debug!(ctx.log(), "payloads are not to be had yet"; "batch" => %log_id, "error" => %error)
+                }
             }
         }));
     }

@@ -71,7 +71,8 @@ impl PeerLink {
     }
 
     fn connect(&mut self, ctx: &mut Ctx<Self>) {
-        let (address, identity, peer) = (self.peer.peer_address.clone(), Arc::clone(&self.identity), self.peer.id);
+        let (address, identity, peer) =
+            (self.peer.peer_address.clone(), Arc::clone(&self.identity), self.peer.id);
         let connecting = async move { socket::open(&address, &identity, peer).await };
         ctx.spawn(wrap_future::<_, Self>(connecting).map(|result, link, ctx| match result {
             Ok(socket) => link.opened(socket, ctx),

@@ -66,7 +66,8 @@ impl PeerListener {
             restart: Restart::Never,
         };
         let PeerParts { identity, consensus, view, supervisor, arbiter, .. } = parts;
-        supervisor.spawn_once(child, &arbiter, move || PeerConnection::new(socket, identity, consensus, view));
+        supervisor
+            .spawn_once(child, &arbiter, move || PeerConnection::new(socket, identity, consensus, view));
     }
 
     fn listen(&mut self, ctx: &mut Ctx<Self>) -> io::Result<()> {

@@ -104,7 +104,10 @@ impl PeerIdentity {
                     theirs.incarnation
                 ),
             )),
-            None => Err(Refusal::new(Code::NotMember, format!("node {} is no member of this cluster", theirs.node))),
+            None => Err(Refusal::new(
+                Code::NotMember,
+                format!("node {} is no member of this cluster", theirs.node),
+            )),
         }
     }
 
@@ -167,7 +170,12 @@ mod tests {
     #[test]
     fn s22_a_hello_is_checked_against_cluster_node_incarnation_and_version() {
         let ours = identity(true);
-        let good = PeerHello { version: PEER_VERSION, cluster: ours.cluster, from: raft_id(2, 8), to: raft_id(1, 7) };
+        let good = PeerHello {
+            version: PEER_VERSION,
+            cluster: ours.cluster,
+            from: raft_id(2, 8),
+            to: raft_id(1, 7),
+        };
         assert_eq!(ours.check_hello(&good), Ok(()));
         let code = |hello| ours.check_hello(&hello).unwrap_err().code;
         assert_eq!(code(PeerHello { version: 9, ..good }), Code::Version);

@@ -273,7 +273,11 @@ fn s12_a_start_trusts_the_mark_and_commits_the_rest_anew() {
     for mark in [genesis, shell.mark] {
         let mut again = Shell::recover(shell.meta.clone(), mark, shell.written.clone());
         let committed = again.consensus.status().committed;
-        assert_eq!((committed.index, committed.offset), (mark.index, mark.offset), "no more than the mark is certain");
+        assert_eq!(
+            (committed.index, committed.offset),
+            (mark.index, mark.offset),
+            "no more than the mark is certain"
+        );
         again.turn();
         assert_eq!(again.consensus.status().committed, committed, "before the new term's noop is synced");
         again.settle();
@@ -310,12 +314,16 @@ fn s18_timeouts_come_from_the_seed() {
         two.membership.voters.push(Member { id: other, ..two.membership.voters[0].clone() });
         let logger = Logger::root(slog::Discard, slog::o!());
         let settings = Settings::default();
-        let mut consensus = Consensus::<u64>::new(settings, recovery(two), StdRng::seed_from_u64(seed), &logger);
+        let mut consensus =
+            Consensus::<u64>::new(settings, recovery(two), StdRng::seed_from_u64(seed), &logger);
         let mut drawn = Vec::new();
         for tick in 0..200 {
             consensus.tick();
             let effects = consensus.turn(tick);
-            assert!(effects.save.is_none() && effects.groups.is_empty(), "s18: without a majority nobody's term moves");
+            assert!(
+                effects.save.is_none() && effects.groups.is_empty(),
+                "s18: without a majority nobody's term moves"
+            );
             drawn.push(consensus.timeout.2);
         }
         let ticks = settings.election_ticks;

@@ -14,10 +14,10 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
+use crate::gate::Held;
 use bytes::Bytes;
 use loglog_proto::{Index, Length, LogId, Offset, RaftId, Term};
 use loglog_storage::MetaState;
-use crate::gate::Held;
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError};
 
@@ -299,7 +299,8 @@ mod tests {
         };
         let applied = LogId { term: Term::new(3), index: Index::new(7) };
         let terms = vec![(Index::new(6), Term::new(3))];
-        let foundation = Foundation { meta: &meta, commit: applied.index, applied, applied_end: Offset::new(400), terms };
+        let foundation =
+            Foundation { meta: &meta, commit: applied.index, applied, applied_end: Offset::new(400), terms };
         LogStore::new(foundation)
     }
 
@@ -312,7 +313,8 @@ mod tests {
     fn terms_are_known_from_the_batch_before_the_first_on() {
         let mut store = store();
         push(&mut store, 4, 100);
-        let terms: Vec<Option<u32>> = (3..10).map(|at| store.term_of(Index::new(at)).map(Term::get)).collect();
+        let terms: Vec<Option<u32>> =
+            (3..10).map(|at| store.term_of(Index::new(at)).map(Term::get)).collect();
         assert_eq!(terms, [None, Some(2), Some(2), Some(3), Some(3), Some(4), None]);
         assert_eq!((store.first_index().unwrap(), store.last_index().unwrap()), (5, 8));
     }

@@ -159,6 +159,8 @@ pub struct Consensus<T> {
     held: VecDeque<(u64, Vec<RaftMessage>)>,
     committed: Committed,
     certain: Certain<T>,
+    /// What the last ticks gave up, for the next turn.
+    expired: Vec<(T, Answer)>,
     /// Answers to repeated appends, by the end that must be committed first.
     repeats: BTreeMap<(Offset, u64), (T, Appended)>,
     repeats_next: u64,
@@ -237,6 +239,7 @@ impl<T> Consensus<T> {
             write: WriteQueue::new(durable, settings.groups_max, settings.group_bytes),
             committed: applied,
             certain: Certain::new(),
+            expired: Vec::new(),
             repeats: BTreeMap::new(),
             repeats_next: 0,
             fetching: Vec::new(),
@@ -259,7 +262,7 @@ impl<T> Consensus<T> {
     pub fn tick(&mut self) {
         self.raw.tick();
         self.draw_timeout();
-        self.certain.tick();
+        self.certain.tick(&mut self.expired);
     }
 
     /// Takes an append; it is decided and proposed in a later [`Consensus::turn`], in the order of the calls.
@@ -300,7 +303,9 @@ impl<T> Consensus<T> {
         }
         let mut entries = Vec::with_capacity(payloads.len());
         for (reference, payload) in want.references.iter().zip(payloads) {
-            if payload.len() != reference.payload_len as usize || loglog_proto::crc32c(&payload) != reference.payload_crc {
+            if payload.len() != reference.payload_len as usize
+                || loglog_proto::crc32c(&payload) != reference.payload_crc
+            {
                 return Err(PeerError::Payloads { log_id: want.log_id });
             }
             entries.push(NewEntry {
@@ -357,7 +362,7 @@ impl<T> Consensus<T> {
 
     /// Goes on as far as it can. `wall_clock_ms` (since 1970) goes into the entry that opens a term, nowhere else.
     pub fn turn(&mut self, wall_clock_ms: u64) -> Effects<T> {
-        let mut effects = Effects::default();
+        let mut effects = Effects { answers: std::mem::take(&mut self.expired), ..Effects::default() };
         let committed = self.committed;
         self.drain(wall_clock_ms, &mut effects);
         self.pass_gate(wall_clock_ms, &mut effects);
@@ -487,7 +492,14 @@ impl<T> Consensus<T> {
         if message.to != own {
             return Err(PeerError::NotForUs { to: message.to, own });
         }
-        if !self.meta.membership.voters.iter().chain(&self.meta.membership.learners).any(|it| it.id == message.from) {
+        if !self
+            .meta
+            .membership
+            .voters
+            .iter()
+            .chain(&self.meta.membership.learners)
+            .any(|it| it.id == message.from)
+        {
             return Err(PeerError::Stranger { from: message.from });
         }
         if message.kind == RaftKind::Append {
