@@ -5,6 +5,7 @@ mod crash;
 mod full_disk;
 mod life;
 mod panics;
+mod python;
 mod structure;
 
 use loglog_integration_tests::DaemonOptions;

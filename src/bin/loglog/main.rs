@@ -8,6 +8,7 @@ mod append;
 mod bench;
 mod completions;
 mod connect;
+mod dev;
 mod end;
 mod exit;
 mod fault;
@@ -54,6 +55,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Check data directories byte for byte, without a node.
     Verify(verify::Args),
+    /// Run a whole cluster in this process, to try things out.
+    Dev(dev::Args),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -86,6 +89,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Status(args) => online(status::run(args, at)),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Dev(args) => dev::run(&args),
         Command::Bench(bench) => online(bench::run(bench, at)),
         Command::Completions(args) => completions::run::<Cli>(&args),
         Command::Fault(args) => online(fault::run(args, at)),

@@ -1,7 +1,10 @@
-//! `loglog status`: how a node is, its actors included.
+//! `loglog status`: how a node is, its actors included; of a cluster, how each node is.
 
 use loglog::units::about_bytes;
-use loglog_proto::response::{ActorStatus, Status};
+use std::time::Duration;
+
+use loglog_client::Client;
+use loglog_proto::response::{ActorStatus, MemberAddress, Status};
 
 use crate::connect::{Endpoints, stop};
 use crate::exit::Outcome;
@@ -14,18 +17,75 @@ pub(crate) struct Args {
     /// Print it as JSON.
     #[arg(long)]
     json: bool,
+
+    /// Of a cluster, only the node that answers, its actors included.
+    #[arg(long)]
+    node: bool,
 }
+
+/// A node that does not answer within this time is told as such.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(args: Args, at: &Endpoints) -> Outcome {
     let client = at.connect().await?;
-    let status = client.status().await.map_err(|error| stop(&error))?;
+    let members = client.welcome().await.map_err(|error| stop(&error))?.members;
     let mut output = Output::new();
+    if members.len() > 1 && !args.node {
+        let statuses = every(&members).await;
+        if args.json {
+            output.json(&statuses)?;
+        } else {
+            output.bytes(cluster(&members, &statuses).as_bytes())?;
+        }
+        return output.flush();
+    }
+    let status = client.status().await.map_err(|error| stop(&error))?;
     if args.json {
         output.json(&status)?;
     } else {
         output.bytes(for_people(&status).as_bytes())?;
     }
     output.flush()
+}
+
+/// How each member is, asked on its own address; `None` for one that does not answer.
+async fn every(members: &[MemberAddress]) -> Vec<Option<Status>> {
+    let ask = |address: String| async move {
+        let builder = Client::builder().endpoints(address.as_str());
+        let builder = builder.connect_timeout(PATIENCE).request_timeout(PATIENCE);
+        let answer = async { builder.connect().await.ok()?.status().await.ok() };
+        tokio::time::timeout(PATIENCE, answer).await.ok().flatten()
+    };
+    futures_util::future::join_all(members.iter().map(|member| ask(member.address.clone()))).await
+}
+
+/// The cluster as a table, a node a line.
+fn cluster(members: &[MemberAddress], statuses: &[Option<Status>]) -> String {
+    let end = statuses.iter().flatten().map(|status| status.committed).max().unwrap_or(0);
+    let heading =
+        ["node", "address", "role", "term", "committed", "durable", "lag", "start", "leader", "restarts", "up"];
+    let mut rows = vec![heading.map(str::to_owned).to_vec()];
+    for (member, status) in members.iter().zip(statuses) {
+        let (node, address) = (member.node.to_string(), member.address.clone());
+        rows.push(match status {
+            // Another node than the one meant answers where addresses are mixed up.
+            Some(status) if status.node == member.node.get() => vec![
+                node,
+                address,
+                status.role.clone(),
+                status.term.to_string(),
+                status.committed.to_string(),
+                status.durable.to_string(),
+                about_bytes(end.saturating_sub(status.committed)),
+                status.start.to_string(),
+                status.leader.map_or("none known".to_owned(), |leader| leader.to_string()),
+                status.restarts.to_string(),
+                uptime(status.uptime_s),
+            ],
+            _ => vec![node, address, "no answer".to_owned()],
+        });
+    }
+    table(&rows)
 }
 
 fn for_people(status: &Status) -> String {
