@@ -158,6 +158,11 @@ pub struct Payloads {
     pub payloads: Vec<Bytes>,
 }
 
+/// Let another node lead, if there is one: this one is going.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct HandOver;
+
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Turn;
@@ -385,6 +390,15 @@ impl Handler<PeerSays> for Consensus {
                 warn!(ctx.log(), "a peer is not heard"; "error" => %error);
             }
         }
+        self.turn_soon(ctx);
+    }
+}
+
+impl Handler<HandOver> for Consensus {
+    type Result = ();
+
+    fn handle(&mut self, _hand_over: HandOver, ctx: &mut Self::Context) {
+        self.core.hand_over();
         self.turn_soon(ctx);
     }
 }

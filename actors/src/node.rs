@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix_rt::Arbiter;
-use loglog_core::Settings;
 use loglog_core::upload::UploadLimits;
+use loglog_core::{Role, Settings};
 use loglog_proto::response::MemberAddress;
 use loglog_proto::{ClusterId, Incarnation, Index, Length, NodeId, RaftId, Term};
 use loglog_storage::{
@@ -28,7 +28,7 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::backoff::{Backoff, Decision, Limits};
-use crate::consensus::{ConsensusSlot, Peers};
+use crate::consensus::{ConsensusSlot, HandOver, Peers};
 use crate::faults::Faults;
 use crate::guard::Restart;
 use crate::listener::{self, Close, Connections, Listener};
@@ -55,6 +55,8 @@ const LIMITS: Limits = Limits {
     delay_min: Duration::from_millis(20),
     delay_max: Duration::from_millis(500),
 };
+/// How long a leader that stops waits for another to take over.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a stopping node waits for what is in flight.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(3500);
 
@@ -401,8 +403,25 @@ impl Node {
         }
     }
 
+    /// A leader that is going lets another lead first, so that clients need not wait for an election.
+    async fn hand_over(&self) {
+        let leads = || self.services.view.consensus().is_some_and(|it| it.role == Role::Leader);
+        if self.services.identity.members.len() < 2 || !leads() {
+            return;
+        }
+        let Some(consensus) = self.services.consensus.get() else { return };
+        // A consensus that is down leads nobody.
+        let _ = consensus.tell(HandOver);
+        let began = Instant::now();
+        while leads() && began.elapsed() < HAND_OVER_TIMEOUT {
+            actix_rt::time::sleep(Duration::from_millis(1)).await;
+        }
+        info!(self.log, "handed over"; "leads_still" => leads(), "took" => ?began.elapsed());
+    }
+
     async fn stop(mut self) -> Result<(), NodeError> {
         info!(self.log, "stopping: finishing what is in flight");
+        self.hand_over().await;
         // A listener that is down accepts nobody either.
         let _ = self.listener.tell(Close);
         tokio::select! {

@@ -455,6 +455,31 @@ fn run(seed: u64) -> (usize, usize, u64, u64) {
 }
 
 #[test]
+fn s26_a_leader_hands_over_to_a_voter_that_has_the_log() {
+    let mut cluster = Cluster::new(7);
+    cluster.faults = false;
+    let leader = |cluster: &Cluster| {
+        cluster.nodes.iter().position(|node| node.consensus.status().role == Role::Leader)
+    };
+    let mut first = None;
+    for step in 0..20_000 {
+        cluster.step();
+        match first {
+            None if step > 5000 => {
+                first = leader(&cluster);
+                if let Some(at) = first {
+                    cluster.nodes[at].consensus.hand_over();
+                    cluster.turn(at);
+                }
+            }
+            Some(at) if leader(&cluster).is_some_and(|now| now != at) => return,
+            _ => {}
+        }
+    }
+    panic!("{first:?} leads for ever");
+}
+
+#[test]
 fn s32_three_nodes_agree_through_loss_reordering_crashes_and_missing_payloads() {
     let (mut acknowledged, mut leaders, mut fetched, mut old_read) = (0, 0, 0, 0);
     for seed in 0..100 {

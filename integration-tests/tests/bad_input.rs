@@ -126,7 +126,7 @@ fn payloads_of_every_legal_size_are_taken_and_no_larger_one() {
     let largest = appended(&mut client, append(2, vec![7; PAYLOAD_BYTES_MAX]));
     assert_eq!(largest.end.get() - largest.offset.get(), PAYLOAD_BYTES_MAX as u64 + 32);
     let too_large = append(3, vec![7; PAYLOAD_BYTES_MAX + 1]);
-    assert_eq!(client.refused(RequestBody::Append(too_large)), Code::BadRequest);
+    assert_eq!(client.refused(RequestBody::Append(too_large)), Code::TooLarge);
     assert_eq!(appended(&mut client, append(3, "next")).offset, largest.end);
 }
 

@@ -25,6 +25,16 @@ pub enum FrameError {
         /// The limit.
         max: usize,
     },
+    /// The payload in a frame is over its own limit.
+    #[error("a payload of {length} bytes is over the limit of {max}: split it")]
+    Payload {
+        /// The request.
+        id: RequestId,
+        /// Its payload's length.
+        length: usize,
+        /// The limit.
+        max: usize,
+    },
     /// The frame is no message.
     #[error("{what}")]
     Malformed {
@@ -157,6 +167,11 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn malformed(&self, what: impl Into<String>) -> FrameError {
         FrameError::Malformed { id: self.id, what: what.into() }
+    }
+
+    /// The request's id.
+    pub(crate) fn id(&self) -> RequestId {
+        self.id.unwrap_or(RequestId::new(0))
     }
 
     /// How many fields follow.

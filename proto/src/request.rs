@@ -191,7 +191,7 @@ impl Request {
     /// Reads a request from a frame without its length. Payloads stay slices of `frame`.
     ///
     /// # Errors
-    /// [`FrameError::Malformed`] with the request's id where it could be read: the connection can go on.
+    /// [`FrameError::Malformed`] or [`FrameError::Payload`] with the request's id where it could be read: the connection can go on.
     pub fn decode(frame: &Bytes) -> Result<Self, FrameError> {
         let (kind, id, mut from) = Reader::begin(frame)?;
         let body = match kind {
@@ -277,6 +277,6 @@ fn check_len(from: &Reader<'_>, length: usize) -> Result<(), FrameError> {
     if length <= PAYLOAD_BYTES_MAX {
         Ok(())
     } else {
-        Err(from.malformed(format!("a payload of {length} bytes is over the limit of {PAYLOAD_BYTES_MAX}")))
+        Err(FrameError::Payload { id: from.id(), length, max: PAYLOAD_BYTES_MAX })
     }
 }

@@ -139,6 +139,9 @@ impl RequestReader {
                 Err(FrameError::Malformed { id, what }) => {
                     malformed.push((id.unwrap_or(RequestId::new(0)), Refusal::new(Code::BadRequest, what)));
                 }
+                Err(error @ FrameError::Payload { id, .. }) => {
+                    malformed.push((id, Refusal::new(Code::TooLarge, error.to_string())));
+                }
                 Err(error @ FrameError::TooLarge { .. }) => {
                     malformed.push((RequestId::new(0), Refusal::new(Code::TooLarge, error.to_string())));
                 }

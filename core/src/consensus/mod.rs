@@ -343,6 +343,19 @@ impl<T> Consensus<T> {
         self.draw_timeout();
     }
 
+    /// Hands leadership to the voter that holds most of the log, if there is another; until it has taken over,
+    /// appends are refused as [`Code::Unavailable`].
+    pub fn hand_over(&mut self) {
+        let own = own_id(&self.meta);
+        let others = self.meta.membership.voters.iter().filter(|member| member.id != own);
+        let progress = |id: RaftId| self.raw.raft.prs().get(id.get()).map_or(0, |progress| progress.matched);
+        let best = others.max_by_key(|member| progress(member.id)).map(|member| member.id);
+        if let Some(best) = best.filter(|_| self.role == Role::Leader) {
+            self.raw.transfer_leader(best.get());
+            self.draw_timeout();
+        }
+    }
+
     /// The segment writer has synced a group.
     ///
     /// # Panics
