@@ -179,7 +179,7 @@ impl Node {
     pub async fn start(options: NodeOptions, log: Logger) -> Result<Self, NodeError> {
         let began = Instant::now();
         let mut rng = StdRng::from_os_rng();
-        let dir = Arc::new(DataDir::lock(Arc::new(OsVfs::default()), &options.data_dir)?);
+        let dir = Arc::new(DataDir::lock(Arc::new(OsVfs), &options.data_dir)?);
         let (socket, address) = bind(options.listen_client)?;
         let (supervisor, events) = Supervisor::new(log.clone(), rng.random());
         let (fatal_sender, mut fatal) = unbounded_channel();

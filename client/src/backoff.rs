@@ -16,6 +16,14 @@ pub(crate) fn wait(failures: u32, rng: &mut impl Rng) -> Duration {
     full.mul_f64(rng.random_range(0.5..=1.0))
 }
 
+/// The wait before a node is sought again, after `failures` tries in a row: none, then half to all of 10, 20, 50, … 500 ms. Shorter
+/// than [`wait`], since a cluster without a leader has one again soon.
+pub(crate) fn seek(failures: u32, rng: &mut impl Rng) -> Duration {
+    const STEPS: [u64; 7] = [0, 10, 20, 50, 100, 200, 500];
+    let step = usize::try_from(failures).unwrap_or(usize::MAX).min(STEPS.len() - 1);
+    Duration::from_millis(STEPS[step]).mul_f64(rng.random_range(0.5..=1.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -30,5 +38,13 @@ mod tests {
             let wait = wait(failures, &mut rng);
             assert!(wait >= full / 2 && wait <= full, "{failures}: {wait:?}");
         }
+    }
+    #[test]
+    fn a_node_is_sought_at_once_and_then_every_half_second() {
+        let mut rng = SmallRng::seed_from_u64(1);
+        assert_eq!(seek(0, &mut rng), Duration::ZERO);
+        let waits: Duration = (1..6).map(|failures| seek(failures, &mut rng)).sum();
+        assert!(waits <= Duration::from_millis(380), "{waits:?}");
+        assert!(seek(u32::MAX, &mut rng) <= Duration::from_millis(500));
     }
 }

@@ -1,6 +1,5 @@
 //! Builder: what a client is told before it connects.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use loglog_proto::ClusterId;
@@ -8,7 +7,7 @@ use loglog_proto::ClusterId;
 use crate::client::Client;
 use crate::endpoints::{Endpoint, Endpoints};
 use crate::error::Error;
-use crate::hub::{Hub, HubOptions};
+use crate::hub::{Hub, HubOptions, Route};
 use crate::pipeline::PipelineOptions;
 
 /// What a [`Client`] is told before it connects.
@@ -51,7 +50,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How long everything but an append is tried, beside the time a read was told to wait. Default 10 s.
+    /// How long everything but an append is tried, beside the time a read was told to wait. After a quarter of it without an
+    /// answer another node is asked, where there is one. Default 10 s.
     pub fn request_timeout(mut self, timeout: Duration) -> Self {
         self.request_timeout = timeout;
         self
@@ -83,14 +83,14 @@ impl ClientBuilder {
         }
         // Silence for two of these ends a connection.
         let quiet = (self.request_timeout / 2).max(Duration::from_millis(1));
-        let hub = Arc::new(Hub::new(HubOptions {
+        let hub = Hub::new(HubOptions {
             endpoints,
             cluster: self.cluster,
             connect_timeout: self.connect_timeout,
             request_timeout: self.request_timeout,
             quiet,
-        }));
-        hub.connection().await?;
+        });
+        hub.connection(Route::Any).await?;
         Ok(Client::new(hub, self.append))
     }
 }

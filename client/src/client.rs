@@ -1,8 +1,8 @@
 //! Client: the face of the crate.
 //!
 //! Owns:   the hub, and the pipelines behind one-shot appends.
-//! Keeps:  cloning is cheap; clones share connection and pipelines.
-//! Never:  decides what may be retried: the pipelines' state does for appends, `ask` below for all else.
+//! Keeps:  cloning is cheap; clones share connections and pipelines.
+//! Never:  decides what may be retried: the pipelines' state does for appends, `ask` for all else.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,17 +11,16 @@ use bytes::Bytes;
 use loglog_proto::request::RequestBody;
 use loglog_proto::response::{Appended, ResponseBody, Status, Welcome};
 use loglog_proto::{Length, Offset};
-use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::append_error::AppendError;
-use crate::backoff;
+use crate::ask::Answer;
 use crate::builder::ClientBuilder;
 use crate::endpoints::Endpoints;
 use crate::error::Error;
-use crate::hub::Hub;
+use crate::hub::{Hub, Route};
 use crate::pipeline::{AppendOptions, Pipeline, PipelineOptions};
 
-/// A log's client. Cheap to clone; clones share one connection.
+/// A log's client. Cheap to clone; clones share their connections.
 #[derive(Clone, Debug)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -110,7 +109,8 @@ impl Client {
     /// # Errors
     /// [`Error`] where no node answers.
     pub async fn ends(&self, linearizable: bool) -> Result<Ends, Error> {
-        match self.ask(RequestBody::End { linearizable }, Duration::ZERO).await? {
+        let route = if linearizable { Route::Leader } else { Route::Any };
+        match self.ask(route, RequestBody::End { linearizable }, Duration::ZERO).await? {
             Answer { body: ResponseBody::End { start, end }, .. } => {
                 self.shared.hub.heard_end(end);
                 Ok(Ends { start, end })
@@ -132,7 +132,7 @@ impl Client {
     /// # Errors
     /// [`Error`] where no node answers.
     pub async fn status(&self) -> Result<Status, Error> {
-        match self.ask(RequestBody::Status, Duration::ZERO).await? {
+        match self.ask(Route::Any, RequestBody::Status, Duration::ZERO).await? {
             Answer { body: ResponseBody::Status(status), .. } => Ok(*status),
             answer => Err(answer.unexpected()),
         }
@@ -143,7 +143,7 @@ impl Client {
     /// # Errors
     /// [`Error`] where no node answers.
     pub async fn welcome(&self) -> Result<Welcome, Error> {
-        Ok(self.shared.hub.connection().await?.welcome().clone())
+        Ok(self.shared.hub.connection(Route::Any).await?.welcome().clone())
     }
 
     /// Makes an actor of the node fail, where its `debug.faults` allows. `how` is `handler`, `async` or `started`.
@@ -152,7 +152,7 @@ impl Client {
     /// [`Error::Refused`] where faults are not allowed or there is no such actor.
     pub async fn fault(&self, actor: impl Into<String>, how: impl Into<String>) -> Result<(), Error> {
         let body = RequestBody::Fault { actor: actor.into(), how: how.into() };
-        let connection = self.shared.hub.connection().await?;
+        let connection = self.shared.hub.connection(Route::Any).await?;
         // Not tried again: twice is not once.
         let after = self.shared.hub.options().request_timeout;
         let answer = tokio::time::timeout(after, connection.ask(body)).await;
@@ -163,7 +163,7 @@ impl Client {
         }
     }
 
-    pub(crate) fn hub(&self) -> &Hub {
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
         &self.shared.hub
     }
 
@@ -171,51 +171,5 @@ impl Client {
     #[cfg(test)]
     pub(crate) fn hub_is_lost(&self) -> bool {
         self.shared.hub.is_lost()
-    }
-
-    /// Asks what may be asked twice, again and again until there is an answer, a refusal that stands, or no time left: that of a
-    /// request and `wait`.
-    pub(crate) async fn ask(&self, body: RequestBody, wait: Duration) -> Result<Answer, Error> {
-        let hub = &self.shared.hub;
-        let after = hub.options().request_timeout + wait;
-        let deadline = Instant::now() + after;
-        let mut last = None;
-        for failures in 0.. {
-            let attempt = async {
-                let connection = hub.connection().await?;
-                match connection.ask(body.clone()).await? {
-                    ResponseBody::Refused(refusal) => Err(Error::Refused(refusal)),
-                    body => Ok(Answer { connection, body }),
-                }
-            };
-            match timeout_at(deadline, attempt).await {
-                Ok(Err(error)) if error.is_retryable() => last = Some(error),
-                Ok(answer) => return answer,
-                Err(_) => break,
-            }
-            let pause = backoff::wait(failures, &mut rand::rng());
-            if Instant::now() + pause >= deadline {
-                break;
-            }
-            sleep(pause).await;
-        }
-        match last {
-            // What the node said is more use than that the time is over.
-            Some(error @ Error::Refused(_)) => Err(error),
-            last => Err(Error::TimedOut { after, last: last.map(|error| error.to_string()) }),
-        }
-    }
-}
-
-/// An answer and who gave it.
-pub(crate) struct Answer {
-    connection: crate::connection::Connection,
-    pub(crate) body: ResponseBody,
-}
-
-impl Answer {
-    /// The error of an answer of another kind than asked for.
-    pub(crate) fn unexpected(&self) -> Error {
-        self.connection.unexpected()
     }
 }

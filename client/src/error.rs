@@ -29,6 +29,12 @@ pub enum Error {
         /// Each address and what happened.
         tried: Vec<String>,
     },
+    /// Nodes answer, and none of them leads.
+    #[error("no node leads the cluster now ({}): more than half of its nodes must run and reach each other", tried.join("; "))]
+    NoLeader {
+        /// Each address and what it said.
+        tried: Vec<String>,
+    },
     /// The node belongs to another log.
     #[error("{address} serves cluster {found}, not {expected}: check the address or the cluster id")]
     WrongCluster {
@@ -114,7 +120,9 @@ impl Error {
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Lost { .. } | Self::TimedOut { .. } => true,
+            Self::Unreachable { .. } | Self::NoLeader { .. } | Self::Lost { .. } | Self::TimedOut { .. } => {
+                true
+            }
             Self::Refused(refusal) => refusal.code.is_retryable(),
             _ => false,
         }

@@ -1,20 +1,23 @@
-//! Hub: finds the node to talk to and keeps the connection to it.
+//! Hub: finds the node to talk to and keeps the connections.
 //!
-//! Owns:   the current connection, the addresses known, which log is meant, the newest end heard of.
+//! Owns:   the connection to the leader and the one for reads (often the same), what is known of the members, the newest end
+//!         heard of, the upload lanes.
 //! Keeps:  after the first welcome only nodes of that cluster will do: what a pipeline knows holds for one log only.
 //! Never:  waits between tries: whoever asks does.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use loglog_proto::error::Code;
 use loglog_proto::response::Welcome;
 use loglog_proto::{ClusterId, Offset};
-use tokio::sync::Mutex;
 
 use crate::connection::Connection;
 use crate::endpoints::Endpoint;
 use crate::error::Error;
+use crate::members::{Members, leads};
+use crate::search;
+use crate::upload::Uploads;
 
 /// What a client was told about its cluster.
 #[derive(Clone, Debug)]
@@ -30,32 +33,53 @@ pub(crate) struct HubOptions {
 #[derive(Debug)]
 pub(crate) struct Hub {
     options: HubOptions,
-    known: Mutex<Known>,
+    members: Mutex<Members>,
+    leader: Slot,
+    reader: Slot,
     /// The newest committed end that any answer named.
     end: AtomicU64,
+    uploads: Uploads,
 }
 
-#[derive(Debug)]
-struct Known {
-    current: Option<Connection>,
-    cluster: Option<ClusterId>,
-    /// Who leads, as a node that does not lead said last.
-    leader: Option<Endpoint>,
-    /// Members learnt from welcomes, beyond the endpoints given.
-    members: Vec<Endpoint>,
-    /// Where the next round through the addresses begins.
-    turn: usize,
+/// Which node will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// The one that takes appends and knows the newest end.
+    Leader,
+    /// Whichever answers.
+    Any,
+}
+
+/// A connection that is kept.
+#[derive(Debug, Default)]
+struct Slot {
+    connection: Mutex<Option<Connection>>,
+    /// Held while connecting, so that all who need the connection wait for the same one.
+    opening: tokio::sync::Mutex<()>,
 }
 
 impl Hub {
-    pub(crate) fn new(options: HubOptions) -> Self {
-        let cluster = options.cluster;
-        let known = Known { current: None, cluster, leader: None, members: Vec::new(), turn: 0 };
-        Self { options, known: Mutex::new(known), end: AtomicU64::new(0) }
+    pub(crate) fn new(options: HubOptions) -> Arc<Self> {
+        Arc::new_cyclic(|hub: &Weak<Self>| Self {
+            members: Mutex::new(Members::new(options.endpoints.clone(), options.cluster)),
+            options,
+            leader: Slot::default(),
+            reader: Slot::default(),
+            end: AtomicU64::new(0),
+            uploads: Uploads::new(hub.clone()),
+        })
     }
 
     pub(crate) fn options(&self) -> &HubOptions {
         &self.options
+    }
+
+    pub(crate) fn uploads(&self) -> &Uploads {
+        &self.uploads
+    }
+
+    pub(crate) fn members(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The newest committed end heard of.
@@ -68,94 +92,110 @@ impl Hub {
         self.end.fetch_max(end.get(), Ordering::Relaxed);
     }
 
+    /// Takes what the node at `endpoint` said when it was greeted.
+    pub(crate) fn learn(&self, endpoint: &Endpoint, welcome: &Welcome) {
+        self.heard_end(welcome.end);
+        let learnt = {
+            let mut members = self.members();
+            members.learn(endpoint, welcome);
+            members.learnt().to_vec()
+        };
+        self.uploads.members_are(learnt);
+    }
+
+    /// Whether there is another node to turn to.
+    pub(crate) fn has_choice(&self) -> bool {
+        !self.members().is_one()
+    }
+
     #[cfg(test)]
     pub(crate) fn is_lost(&self) -> bool {
-        self.known.try_lock().is_ok_and(|known| known.current.as_ref().is_none_or(Connection::is_closed))
+        self.leader.open().or_else(|| self.reader.open()).is_none()
     }
 
-    /// The current connection, or a new one after one round through all known addresses.
-    pub(crate) async fn connection(&self) -> Result<Connection, Error> {
-        // Held while connecting, so that all who need a connection wait for the same one.
-        let mut known = self.known.lock().await;
-        if let Some(current) = known.current.as_ref().filter(|current| !current.is_closed()) {
-            return Ok(current.clone());
+    /// A connection to a node that will do, opened if there is none.
+    pub(crate) async fn connection(&self, route: Route) -> Result<Connection, Error> {
+        if let Some(open) = self.open(route) {
+            return Ok(open);
         }
-        let mut candidates: Vec<Endpoint> = known.leader.take().into_iter().collect();
-        let given = &self.options.endpoints;
-        let turn = known.turn % given.len().max(1);
-        candidates.extend(given[turn..].iter().chain(&given[..turn]).chain(&known.members).cloned());
-        let mut seen: Vec<Endpoint> = Vec::new();
-        let mut tried = Vec::new();
-        let mut fallback: Option<Connection> = None;
-        let mut at = 0;
-        while let Some(endpoint) = candidates.get(at).cloned() {
-            at += 1;
-            if seen.contains(&endpoint) {
-                continue;
-            }
-            seen.push(endpoint.clone());
-            let opened =
-                Connection::open(&endpoint, known.cluster, self.options.connect_timeout, self.options.quiet)
-                    .await;
-            match opened {
-                Ok(connection) => {
-                    known.learn(connection.welcome(), given);
-                    self.heard_end(connection.welcome().end);
-                    match leader_elsewhere(connection.welcome()).filter(|leader| !seen.contains(leader)) {
-                        Some(leader) => {
-                            candidates.insert(at, leader);
-                            fallback = Some(connection);
-                        }
-                        None => {
-                            known.current = Some(connection.clone());
-                            return Ok(connection);
-                        }
-                    }
-                }
-                // A node that says this means every later try as well.
-                Err(error @ (Error::WrongCluster { .. } | Error::Version { .. })) if given.len() == 1 => {
-                    return Err(error);
-                }
-                Err(Error::Refused(refusal)) if given.len() == 1 && refusal.code == Code::WrongCluster => {
-                    return Err(Error::Refused(refusal));
-                }
-                Err(error) => tried.push(format!("{endpoint}: {error}")),
-            }
+        let slot = self.slot(route);
+        let _only_one = slot.opening.lock().await;
+        if let Some(open) = self.open(route) {
+            return Ok(open);
         }
-        known.turn = known.turn.wrapping_add(1);
-        match fallback {
-            Some(connection) => {
-                known.current = Some(connection.clone());
-                Ok(connection)
-            }
-            None => Err(Error::Unreachable { tried }),
+        let found = search::search(self, route).await?;
+        slot.set(&found);
+        Ok(found)
+    }
+
+    /// What is open already.
+    fn open(&self, route: Route) -> Option<Connection> {
+        match route {
+            Route::Any => self
+                .reader
+                .open()
+                .or_else(|| self.leader.open().filter(|leader| !self.members().is_passed(leader.endpoint()))),
+            Route::Leader => self.leader.open().or_else(|| {
+                // The node that was greeted first may well lead; one that does not is left.
+                let reader =
+                    self.reader.open().filter(|reader| leads(reader.welcome()) || !self.has_choice())?;
+                self.leader.set(&reader);
+                Some(reader)
+            }),
         }
     }
 
-    /// The connection is of no use to whoever held it: the next one is sought at `leader`, else further down the addresses.
-    pub(crate) async fn leave(&self, connection: &Connection, leader: Option<String>) {
-        let mut known = self.known.lock().await;
-        if known.current.as_ref().is_some_and(|current| current.is(connection)) {
-            known.current = None;
-            known.turn = known.turn.wrapping_add(1);
+    /// A node said, unasked, that it leads: whoever needs the leader goes there.
+    pub(crate) fn found_leader(&self, connection: &Connection) {
+        self.leader.set(connection);
+    }
+
+    /// The connection is of no use to whoever held it for the leader's; the next one is sought at `leader` first, where that is known.
+    pub(crate) fn leave(&self, connection: &Connection, leader: Option<&str>) {
+        self.leader.clear(connection);
+        self.reader.clear(connection);
+        if let Some(leader) = leader.and_then(|address| Endpoint::parse(address).ok()) {
+            self.members().hear_leader(leader);
         }
-        if let Some(leader) = leader.and_then(|address| Endpoint::parse(&address).ok()) {
-            known.leader = Some(leader);
+    }
+
+    /// The node is of no use to a read now: the next goes elsewhere.
+    pub(crate) fn pass_over(&self, connection: &Connection) {
+        if self.has_choice() {
+            self.members().pass_over(connection.endpoint());
+            self.reader.clear(connection);
+        }
+    }
+
+    /// The node that reads go to has had nothing new for long: the next goes elsewhere.
+    pub(crate) fn read_elsewhere(&self) {
+        if let Some(reader) = self.open(Route::Any) {
+            self.pass_over(&reader);
+        }
+    }
+
+    fn slot(&self, route: Route) -> &Slot {
+        match route {
+            Route::Leader => &self.leader,
+            Route::Any => &self.reader,
         }
     }
 }
 
-impl Known {
-    fn learn(&mut self, welcome: &Welcome, given: &[Endpoint]) {
-        self.cluster = Some(welcome.cluster);
-        let members = welcome.members.iter().filter_map(|member| Endpoint::parse(&member.address).ok());
-        self.members = members.filter(|member| !given.contains(member)).collect();
+impl Slot {
+    fn lock(&self) -> MutexGuard<'_, Option<Connection>> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-/// Where the leader listens, if it is known to be another node than the one that said so.
-fn leader_elsewhere(welcome: &Welcome) -> Option<Endpoint> {
-    let leader = welcome.leader.filter(|leader| *leader != welcome.node)?;
-    let member = welcome.members.iter().find(|member| member.node == leader)?;
-    Endpoint::parse(&member.address).ok()
+    fn open(&self) -> Option<Connection> {
+        self.lock().as_ref().filter(|connection| !connection.is_closed()).cloned()
+    }
+
+    fn set(&self, connection: &Connection) {
+        *self.lock() = Some(connection.clone());
+    }
+
+    fn clear(&self, connection: &Connection) {
+        self.lock().take_if(|kept| kept.is(connection));
+    }
 }

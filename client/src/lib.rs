@@ -45,24 +45,33 @@
 //! - [`PackBuilder`], [`Pack`]: events within entries.
 //! - [`AppendError`] answers *may I retry?* and *could it have taken effect?*; [`Error`] is for all else.
 //!
+//! In a cluster any endpoint will do: appends find the leader, follow it when it changes and carry their payloads to every node at once, and
+//! any node serves reads.
+//!
 //! Whatever is lost on the way is sent again under the same writer and sequence, and the log takes each sequence once. The
 //! reasoning stands in the source, at the head of `pipeline/state.rs`; the protocol in `docs/protocol.md`.
 
 mod append_error;
+mod ask;
 mod backoff;
 mod builder;
 mod client;
 #[cfg(test)]
 mod client_test;
+#[cfg(test)]
+mod cluster_test;
 mod connection;
 mod endpoints;
 mod error;
 mod hub;
+mod members;
 pub mod pack;
 mod pipeline;
 mod read;
+mod search;
 #[cfg(test)]
 mod testing;
+mod upload;
 
 pub use append_error::AppendError;
 pub use builder::ClientBuilder;

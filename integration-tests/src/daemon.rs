@@ -24,6 +24,8 @@ pub struct DaemonOptions {
     pub data_dir: PathBuf,
     /// `--set` for each.
     pub settings: Vec<String>,
+    /// How many file descriptors it may open; `None` for as many as the tests.
+    pub descriptors_max: Option<u32>,
 }
 
 /// A running process.
@@ -37,13 +39,21 @@ pub struct Daemon {
 impl DaemonOptions {
     /// A daemon with its data in `data_dir`.
     pub fn new(program: impl Into<PathBuf>, data_dir: impl Into<PathBuf>) -> Self {
-        Self { program: program.into(), data_dir: data_dir.into(), settings: Vec::new() }
+        let (program, data_dir) = (program.into(), data_dir.into());
+        Self { program, data_dir, settings: Vec::new(), descriptors_max: None }
     }
 
     /// Adds a `--set`.
     #[must_use]
     pub fn set(mut self, setting: &str) -> Self {
         self.settings.push(setting.to_owned());
+        self
+    }
+
+    /// Lets it open at most `max` file descriptors.
+    #[must_use]
+    pub const fn descriptors_max(mut self, max: u32) -> Self {
+        self.descriptors_max = Some(max);
         self
     }
 
@@ -54,7 +64,15 @@ impl DaemonOptions {
     #[must_use]
     pub fn command(&self, log: &Path) -> Command {
         let log = File::options().create(true).append(true).open(log).expect("a log file");
-        let mut command = Command::new(&self.program);
+        let mut command = match self.descriptors_max {
+            // The soft limit and the hard one: the daemon raises the one to the other.
+            Some(max) => {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", r#"ulimit -n "$0" && exec "$@""#]).arg(max.to_string()).arg(&self.program);
+                shell
+            }
+            None => Command::new(&self.program),
+        };
         command.arg("--set").arg(format!("data.dir={}", self.data_dir.display()));
         if !self.settings.iter().any(|setting| setting.starts_with("listen.client=")) {
             command.args(["--set", "listen.client=127.0.0.1:0"]);
@@ -96,7 +114,8 @@ impl DaemonOptions {
         let log = self.data_dir.with_extension("refused.log");
         let _ = std::fs::remove_file(&log);
         let mut child = self.command(&log).spawn().expect("loglogd starts");
-        let ended = within("loglogd refuses to start", START, || child.try_wait().expect("a child can be asked"));
+        let ended =
+            within("loglogd refuses to start", START, || child.try_wait().expect("a child can be asked"));
         (ended.0, std::fs::read_to_string(&log).unwrap_or_default())
     }
 }
@@ -125,6 +144,15 @@ impl Daemon {
     pub fn resident_bytes(&self) -> u64 {
         let statm = std::fs::read_to_string(format!("/proc/{}/statm", self.id())).unwrap_or_default();
         statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0) * 4096
+    }
+
+    /// The most memory it ever used, bytes.
+    #[must_use]
+    pub fn peak_resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak.and_then(|it| it.trim().trim_end_matches(" kB").parse::<u64>().ok()).expect("a living process")
+            * 1024
     }
 
     /// kill -9, and waits for the end.

@@ -77,24 +77,94 @@ impl RawClient {
         Ok(id)
     }
 
+    /// Sends requests in one go; returns their ids.
+    ///
+    /// # Errors
+    /// As the socket.
+    pub fn send_together(
+        &mut self,
+        bodies: impl IntoIterator<Item = RequestBody>,
+    ) -> io::Result<Vec<RequestId>> {
+        let (mut ids, mut out) = (Vec::new(), BytesMut::new());
+        for body in bodies {
+            let id = RequestId::new(self.next);
+            self.next += 1;
+            Request { id, body }.encode(&mut out);
+            ids.push(id);
+        }
+        self.send_bytes(&out)?;
+        Ok(ids)
+    }
+
+    /// Connects and says hello; gives up on whatever takes longer than `patience`.
+    ///
+    /// # Errors
+    /// As the socket, also if the node does not welcome us.
+    pub fn open(address: &str, patience: Duration) -> io::Result<Self> {
+        let socket = TcpStream::connect_timeout(&address.parse().map_err(io::Error::other)?, patience)?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(patience))?;
+        socket.set_write_timeout(Some(patience))?;
+        let mut client = Self { socket, received: BytesMut::new(), next: 1 };
+        match client.try_ask(RequestBody::Hello {
+            version: PROTOCOL_VERSION,
+            cluster: None,
+            credentials: None,
+        })? {
+            ResponseBody::Welcome(_) => Ok(client),
+            other => Err(io::Error::other(format!("not welcome: {other:?}"))),
+        }
+    }
+
+    /// The content of the next frame; `None` when the node has closed the connection.
+    ///
+    /// # Errors
+    /// As the socket, also if nothing comes in time.
+    pub fn receive_frame(&mut self) -> io::Result<Option<Bytes>> {
+        let mut chunk = [0; 64 << 10];
+        loop {
+            if let Some(frame) = split(&mut self.received, usize::MAX - LENGTH).map_err(io::Error::other)? {
+                return Ok(Some(frame));
+            }
+            match self.socket.read(&mut chunk) {
+                Ok(0) => return Ok(None),
+                Ok(read) => self.received.extend_from_slice(&chunk[..read]),
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The next response.
+    ///
+    /// # Errors
+    /// As the socket, also at its end, and if nothing comes in time.
+    pub fn try_receive(&mut self) -> io::Result<Response> {
+        let frame = self.receive_frame()?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        Response::decode(&frame).map_err(io::Error::other)
+    }
+
+    /// Sends a request and returns what is answered to it.
+    ///
+    /// # Errors
+    /// As the socket, also if another request is answered, and if nothing comes in time.
+    pub fn try_ask(&mut self, body: RequestBody) -> io::Result<ResponseBody> {
+        let id = self.send(body)?;
+        let response = self.try_receive()?;
+        if response.id == id {
+            Ok(response.body)
+        } else {
+            Err(io::Error::other(format!("not an answer to {id:?}: {response:?}")))
+        }
+    }
+
     /// The next response; `None` when the node has closed the connection.
     ///
     /// # Panics
     /// If nothing comes, or no response.
     pub fn receive(&mut self) -> Option<Response> {
-        let mut chunk = [0; 64 << 10];
-        loop {
-            let frame: Option<Bytes> = split(&mut self.received, usize::MAX - LENGTH).expect("frames");
-            if let Some(frame) = frame {
-                return Some(Response::decode(&frame).expect("a response"));
-            }
-            match self.socket.read(&mut chunk) {
-                Ok(0) => return None,
-                Ok(read) => self.received.extend_from_slice(&chunk[..read]),
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return None,
-                Err(error) => panic!("no answer: {error}"),
-            }
-        }
+        let frame = self.receive_frame().unwrap_or_else(|error| panic!("no answer: {error}"))?;
+        Some(Response::decode(&frame).expect("a response"))
     }
 
     /// Sends a request and returns what is answered to it.

@@ -1,9 +1,14 @@
 //! LogLog as its users meet it: real processes, real sockets, real files. One story a file.
 
+// Helpers of tests are tests: an unwrap that fails is a test that fails.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
+
 mod bad_input;
+mod cluster;
 mod crash;
 mod full_disk;
 mod life;
+mod limits;
 mod panics;
 mod python;
 mod structure;

@@ -1,7 +1,7 @@
 //! Peer connection actor: what one peer says on a connection that it opened.
 //!
 //! Owns:   that socket, its handshake, and the answers to copies.
-//! Keeps:  nobody is heard before the handshake is right (S22).
+//! Keeps:  nobody is heard before the handshake is right (S22), and then only for himself.
 //! Never:  serves a client; understands a Raft message.
 
 use std::io;
@@ -9,6 +9,7 @@ use std::io;
 use actix::fut::wrap_future;
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, StreamHandler};
 use bytes::BytesMut;
+use loglog_proto::RaftId;
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::frame::split;
 use loglog_proto::peer::{Copied, Copy, PEER_FRAME_BYTES_MAX, PeerMessage, RaftMessage};
@@ -35,7 +36,8 @@ pub struct PeerConnection {
     identity: SharedIdentity,
     consensus: ConsensusSlot,
     view: Arc<LogView>,
-    is_open: bool,
+    /// Who speaks, once the handshake was right.
+    peer: Option<RaftId>,
 }
 
 impl PeerConnection {
@@ -46,7 +48,7 @@ impl PeerConnection {
         consensus: ConsensusSlot,
         view: Arc<LogView>,
     ) -> Self {
-        Self { socket: Some(socket), send: None, identity, consensus, view, is_open: false }
+        Self { socket: Some(socket), send: None, identity, consensus, view, peer: None }
     }
 
     fn open(&mut self, ctx: &mut Ctx<Self>) -> io::Result<()> {
@@ -93,13 +95,17 @@ impl PeerConnection {
                 },
                 PeerMessage::Hello(hello) => match self.identity.check_hello(&hello) {
                     Ok(()) => {
-                        self.is_open = true;
+                        self.peer = Some(hello.from);
                         self.answer(PeerMessage::Accepted, false, ctx);
                     }
                     Err(refusal) => return self.refuse(refusal, ctx),
                 },
-                PeerMessage::Raft(message) if self.is_open => said.push(*message),
-                PeerMessage::Copy(copy) if self.is_open => self.copy(copy, ctx),
+                PeerMessage::Raft(message) if self.peer == Some(message.from) => said.push(*message),
+                PeerMessage::Raft(message) if self.peer.is_some() => {
+                    let why = format!("a message from {} on another node's link", message.from);
+                    return self.refuse(Refusal::new(Code::WrongNode, why), ctx);
+                }
+                PeerMessage::Copy(copy) if self.peer.is_some() => self.copy(copy, ctx),
                 _ => {
                     let refusal = Refusal::new(Code::BadRequest, "a link begins with a hello");
                     return self.refuse(refusal, ctx);

@@ -94,6 +94,8 @@ impl PeerLink {
         self.backoff = BACKOFF.0;
         self.connection += 1;
         self.queue.clear();
+        // The connection before may have been lost while its socket was full, and never become writable again.
+        self.is_flushing = false;
         let (receive, send) = socket.into_split();
         self.send = Some(Arc::new(send));
         let connection = self.connection;
@@ -130,8 +132,8 @@ impl PeerLink {
                     let (socket, connection) = (Arc::clone(&send), self.connection);
                     let writable = async move { socket.writable().await };
                     ctx.spawn(wrap_future::<_, Self>(writable).map(move |_, link, ctx| {
-                        link.is_flushing = false;
                         if link.connection == connection {
+                            link.is_flushing = false;
                             link.flush(ctx);
                         }
                     }));

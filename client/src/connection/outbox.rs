@@ -11,7 +11,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use loglog_proto::request::{Request, RequestBody};
 
 /// From this size on a payload is written from where it lies (862 → 1,473 MB/s in the prototype, DESIGN.md section 5).
-const VECTORED_FROM: usize = 4096;
+pub(crate) const VECTORED_FROM: usize = 4096;
 
 /// Encoded requests. Reads as one run of bytes.
 #[derive(Debug, Default)]
@@ -38,6 +38,24 @@ impl Outbox {
             }
             None => request.encode(&mut self.open),
         }
+    }
+
+    /// Nothing yet, and room for `bytes` of frames and small payloads.
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        Self { open: BytesMut::with_capacity(bytes), ..Self::default() }
+    }
+
+    /// Adds bytes that are encoded already.
+    pub(crate) fn push_encoded(&mut self, piece: Bytes) {
+        debug_assert!(self.open.is_empty(), "one way or the other");
+        self.sealed_len += piece.len();
+        self.sealed.push_back(piece);
+    }
+
+    /// All that was pushed, as the pieces that it is written in.
+    pub(crate) fn into_pieces(mut self) -> VecDeque<Bytes> {
+        self.seal();
+        self.sealed
     }
 
     /// Makes everything pushed so far ready to be written.

@@ -20,7 +20,7 @@ use super::pending::{Pending, Waiter};
 use super::{Command, HELLO_ID};
 
 /// Room for what one read from the socket may bring.
-pub(super) const RECEIVE_BYTES: usize = 64 * 1024;
+pub(crate) const RECEIVE_BYTES: usize = 64 * 1024;
 /// With this much waiting for the socket, no more is encoded.
 const OUTBOX_BYTES: usize = 1 << 20;
 /// The most commands taken at once.

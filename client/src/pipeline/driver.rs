@@ -18,11 +18,14 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::PipelineOptions;
+use super::silence::Silence;
 use super::state::{Effects, LinkId, LinkLimits, Settings, State, Wish};
 use crate::append_error::AppendError;
 use crate::connection::{Connection, Replies, ReplySink};
 use crate::error::Error;
-use crate::hub::Hub;
+use crate::hub::{Hub, Route};
+use crate::search;
+use crate::upload::Feed;
 
 /// The most commands taken at once.
 const COMMANDS: usize = 1024;
@@ -54,6 +57,7 @@ struct Token {
 pub(super) struct Driver {
     hub: Arc<Hub>,
     state: State<Token>,
+    feed: Feed,
     budget: Arc<Semaphore>,
     commands: mpsc::UnboundedReceiver<Command>,
     replies_to: mpsc::UnboundedSender<Replies>,
@@ -64,6 +68,9 @@ pub(super) struct Driver {
     left: Option<(Connection, Option<String>)>,
     connecting: Option<BoxFuture<'static, Result<Connection, Error>>>,
     learning: Option<BoxFuture<'static, (LinkId, Option<Offset>)>>,
+    silence: Silence,
+    /// A question to the other nodes, whether one of them leads.
+    asking: Option<BoxFuture<'static, Option<Connection>>>,
     flushes: Flushes,
     started: Instant,
 }
@@ -88,6 +95,7 @@ impl Driver {
         let settings = Settings { entries_max: options.entries_max, timeout: options.timeout };
         let (replies_to, replies) = mpsc::unbounded_channel();
         Self {
+            feed: hub.uploads().feed(options.bytes_max),
             hub,
             state: State::new(settings, rand::random()),
             budget,
@@ -99,6 +107,8 @@ impl Driver {
             left: None,
             connecting: None,
             learning: None,
+            silence: Silence::default(),
+            asking: None,
             flushes: Flushes::default(),
             started: Instant::now(),
         }
@@ -124,11 +134,13 @@ impl Driver {
                     self.learning = None;
                     self.state.end_learnt(self.started.elapsed(), link, end);
                 }
+                successor = pending_or(&mut self.asking) => self.asked(successor),
                 () = &mut timer => timer.as_mut().reset(Instant::now() + FAR),
             }
             let effects = self.state.advance(self.started.elapsed());
             self.carry_out(effects);
-            self.set(timer.as_mut());
+            let ask_at = self.listen();
+            self.set(timer.as_mut(), ask_at);
         }
     }
 
@@ -146,6 +158,7 @@ impl Driver {
     }
 
     fn take_replies(&mut self, replies: &mut Vec<Replies>) {
+        self.silence.end();
         let now = self.started.elapsed();
         for Replies { link, replies } in replies.drain(..) {
             for (attempt, reply) in replies {
@@ -170,6 +183,8 @@ impl Driver {
                     bytes_max: at_most(limits.connection_bytes_max),
                 };
                 self.state.connected(id, limits, self.hub.end());
+                self.hub.uploads().append_through(connection.welcome().node);
+                self.silence.end();
                 self.link = Some((id, connection));
             }
             Err(error) => self.state.connect_failed(self.started.elapsed(), &error.to_string()),
@@ -200,10 +215,14 @@ impl Driver {
             let _ = completion.to.send(outcome);
         }
         self.budget.add_permits(room);
+        let (generation, oldest) = self.state.oldest();
+        self.feed.settle(generation, oldest);
         self.flushes.wake(self.state.front().map(|token| token.ordinal));
         if let Some((link, connection)) = self.link.as_ref() {
             if !sends.is_empty() {
+                let uploads = self.feed.cut(&sends);
                 connection.append(sends, ReplySink { link: *link, to: self.replies_to.clone() });
+                self.feed.offer(uploads);
             }
             if learn_end {
                 self.learning = Some(learn(*link, connection.clone(), self.hub.clone()).boxed());
@@ -218,20 +237,49 @@ impl Driver {
             let (hub, left) = (self.hub.clone(), self.left.take());
             let connect = async move {
                 if let Some((connection, leader)) = left {
-                    hub.leave(&connection, leader).await;
+                    hub.leave(&connection, leader.as_deref());
                 }
-                hub.connection().await
+                hub.connection(Route::Leader).await
             };
             self.connecting = Some(connect.boxed());
         }
     }
 
-    /// Sets the timer if it would fire too late. One that fires too early costs less than setting it each time.
-    fn set(&self, timer: std::pin::Pin<&mut Sleep>) {
-        if let Some(wake_at) = self.state.wake_at()
-            && self.started + wake_at < timer.deadline()
+    /// Asks the other nodes who leads when this one has said nothing for long. Returns when to look again.
+    fn listen(&mut self) -> Option<Instant> {
+        let Some((_, connection)) = self.link.as_ref().filter(|_| !self.state.is_idle()) else {
+            self.silence.end();
+            return None;
+        };
+        let now = Instant::now();
+        if self.silence.ask_at(now) <= now {
+            self.silence.asked(now);
+            if self.asking.is_none() && self.hub.has_choice() {
+                let (hub, silent) = (self.hub.clone(), connection.welcome().node);
+                self.asking = Some(async move { search::successor(&hub, silent).await }.boxed());
+            }
+        }
+        Some(self.silence.ask_at(now))
+    }
+
+    /// Another node leads, or none says so. If this one has spoken meanwhile, it will say itself that it does not.
+    fn asked(&mut self, successor: Option<Connection>) {
+        self.asking = None;
+        if let (Some(successor), Some((_, connection)), true) = (successor, &self.link, self.silence.lasts())
         {
-            timer.reset(self.started + wake_at);
+            self.hub.leave(connection, None);
+            self.hub.found_leader(&successor);
+            self.lost();
+        }
+    }
+
+    /// Sets the timer if it would fire too late. One that fires too early costs less than setting it each time.
+    fn set(&self, timer: std::pin::Pin<&mut Sleep>, ask_at: Option<Instant>) {
+        let wake_at = self.state.wake_at().map(|wake_at| self.started + wake_at);
+        if let Some(wake_at) = wake_at.into_iter().chain(ask_at).min()
+            && wake_at < timer.deadline()
+        {
+            timer.reset(wake_at);
         }
     }
 }

@@ -114,12 +114,15 @@ impl Reading {
                 None => self.client.read_with(self.options.read(wanted)).await?,
             };
             if data.bytes.is_empty() {
-                // The range goes on beyond the committed end.
-                return if wanted >= place.to {
-                    Ok(None)
-                } else {
-                    Err(Error::BeyondEnd { offset: place.to, end: data.end })
-                };
+                // Beyond the committed end, if the node does not lag: from now on the client knows where that is.
+                let end = self.client.end(true).await?;
+                if end > wanted {
+                    continue;
+                }
+                if wanted >= place.to {
+                    return Ok(None);
+                }
+                return Err(Error::BeyondEnd { offset: place.to, end });
             }
             let next = wanted + Length::of(data.bytes.len());
             if next < place.to {

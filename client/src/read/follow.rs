@@ -21,6 +21,10 @@ use crate::error::Error;
 
 /// So long one read waits for more. Short of what a node allows, so that a dead one is noticed.
 const WAIT: Duration = Duration::from_secs(20);
+/// The same where there is another node to ask.
+const WAIT_WITH_CHOICE: Duration = Duration::from_secs(2);
+/// After so many reads in a row that brought nothing another node is asked: this one may be cut off and not know it.
+const EMPTY_READS: u32 = 5;
 
 /// Data entries as they are committed. It outlives connections, and ends only with an error that no retry would cure, as
 /// [`Error::Trimmed`].
@@ -54,17 +58,23 @@ struct Following {
 
 impl Following {
     async fn next(mut self) -> Result<Option<(Entry, Self)>, Error> {
-        let mut failures = 0;
+        let (mut failures, mut empty) = (0, 0);
         loop {
             if let Some(entry) = self.ready.pop_front() {
                 return Ok(Some((entry, self)));
             }
             let wanted = self.splitter.wanted();
             let min_end = self.began.then_some(wanted);
+            let wait = if self.client.hub().has_choice() { WAIT_WITH_CHOICE } else { WAIT };
             let limit = self.options.chunk;
-            match self.client.read_with(ReadOptions { offset: wanted, limit, wait: WAIT, min_end }).await {
+            match self.client.read_with(ReadOptions { offset: wanted, limit, wait, min_end }).await {
                 Ok(data) => {
                     (self.began, failures) = (true, 0);
+                    empty = if data.bytes.is_empty() { empty + 1 } else { 0 };
+                    if empty >= EMPTY_READS {
+                        empty = 0;
+                        self.client.hub().read_elsewhere();
+                    }
                     let at = self.splitter.at();
                     let fed = self.splitter.feed(data.bytes, &mut self.ready);
                     fed.map_err(|source| not_whole(self.from, at, source))?;

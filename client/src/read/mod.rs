@@ -23,6 +23,10 @@ pub use follow::Follow;
 
 use crate::client::Client;
 use crate::error::Error;
+use crate::hub::Route;
+
+/// So long is a node waited for that has not got yet what the client knows to be committed.
+const LAG_WAIT: Duration = Duration::from_millis(500);
 
 /// What one read asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,14 +63,25 @@ impl Client {
     /// # Errors
     /// As [`Client::read`].
     pub async fn read_with(&self, options: ReadOptions) -> Result<Data, Error> {
-        let wait = options.wait.min(Duration::from_millis(READ_WAIT_MS_MAX));
+        match self.read_once(options).await {
+            // A node that lags does not know what it has not got; the leader does.
+            Err(error @ Error::BeyondEnd { .. }) if self.hub().has_choice() => match self.end(true).await {
+                Ok(end) if end >= options.offset => self.read_once(options).await,
+                _ => Err(error),
+            },
+            answer => answer,
+        }
+    }
+
+    async fn read_once(&self, options: ReadOptions) -> Result<Data, Error> {
+        let (min_end, wait) = session(options, self.hub().end());
         let body = RequestBody::Read(Read {
             offset: options.offset,
             limit: options.limit.get(),
             wait_ms: u64::try_from(wait.as_millis()).unwrap_or(READ_WAIT_MS_MAX),
-            min_end: options.min_end,
+            min_end,
         });
-        let answer = self.ask(body, wait).await.map_err(|error| match error {
+        let answer = self.ask(Route::Any, body, wait).await.map_err(|error| match error {
             Error::Refused(refusal) => Error::from_refused_read(options.offset, refusal),
             error => error,
         })?;
@@ -77,5 +92,46 @@ impl Client {
             }
             _ => Err(answer.unexpected()),
         }
+    }
+}
+
+/// What a read asks so that it sees what the client has heard of: at least one byte, where `heard`, the newest committed end, says
+/// that there is one. Where there is one, waiting is for a node that lags, and another is better asked soon.
+fn session(options: ReadOptions, heard: Offset) -> (Option<Offset>, Duration) {
+    let ReadOptions { offset, wait, .. } = options;
+    let wait = wait.min(Duration::from_millis(READ_WAIT_MS_MAX));
+    let seen = (offset <= heard).then(|| heard.min(offset + Length::new(1)));
+    let min_end = options.min_end.max(seen);
+    let wait = match min_end {
+        Some(min_end) if options.min_end.is_none() && min_end > offset => LAG_WAIT,
+        Some(min_end) if min_end > offset => wait.max(LAG_WAIT),
+        _ => wait,
+    };
+    (min_end, wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_asks_for_what_was_heard_of_and_no_more() {
+        let read = |offset, min_end: Option<u64>, wait| {
+            let (limit, wait) = (Length::new(9), Duration::from_secs(wait));
+            let min_end = min_end.map(Offset::new);
+            let options = ReadOptions { offset: Offset::new(offset), limit, wait, min_end };
+            let (min_end, wait) = session(options, Offset::new(100));
+            (min_end.map(Offset::get), wait)
+        };
+        // There is more: whoever lags is waited for, for a while.
+        assert_eq!(read(50, None, 0), (Some(51), LAG_WAIT));
+        assert_eq!(read(99, None, 20), (Some(100), LAG_WAIT));
+        // At the end: there may be nothing more.
+        assert_eq!(read(100, None, 0), (Some(100), Duration::ZERO));
+        assert_eq!(read(100, None, 20), (Some(100), Duration::from_secs(20)));
+        // Beyond what was heard of: who asks must know.
+        assert_eq!(read(101, None, 0), (None, Duration::ZERO));
+        assert_eq!(read(50, Some(80), 0), (Some(80), LAG_WAIT));
+        assert_eq!(read(101, Some(120), 7), (Some(120), Duration::from_secs(7)));
     }
 }

@@ -1,5 +1,7 @@
-//! Helpers of the tests: raw logs, a model of a node, and a node in the test's own process.
+//! Helpers of the tests: raw logs, a model of a node, and nodes in the test's own process, alone or three together.
 
+pub(crate) mod cluster;
+pub(crate) mod fake_log;
 pub(crate) mod log;
 pub(crate) mod model;
 pub(crate) mod node;

@@ -1,27 +1,27 @@
-//! A node in the test's own process: the real protocol over a real socket, before a [`ModelNode`].
+//! A node in the test's own process: the real protocol over a real socket, before a [`FakeLog`].
 //!
-//! Owns:   the listener, its connections, raw bytes of what is committed.
-//! Keeps:  S28 and S30 through the model; a crash drops every connection and part of the uncommitted tail.
+//! Owns:   the listener, its connections, what was uploaded to it.
+//! Keeps:  S28 and S30 through the log's model; a crash drops every connection and part of the uncommitted tail.
 //! Never:  touches a disk.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use loglog_proto::entry::Kind;
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::limits::FRAME_BYTES_MAX;
-use loglog_proto::request::{PROTOCOL_VERSION, Read, Request, RequestBody};
+use loglog_proto::request::{PROTOCOL_VERSION, Read, Request, RequestBody, Upload};
 use loglog_proto::response::{Data, MemberAddress, Response, ResponseBody, Status, Welcome, WireLimits};
-use loglog_proto::{ClusterId, Length, NodeId, Offset, RequestId, WriterId, frame};
+use loglog_proto::{ClusterId, Length, NodeId, Offset, frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::log::TestLog;
-use super::model::{ModelEntry, ModelNode};
+use super::fake_log::FakeLog;
+use super::model::ModelEntry;
 
 /// A running node.
 pub(crate) struct FakeNode {
@@ -42,6 +42,8 @@ pub(crate) struct Behaviour {
     pub(crate) refuse: Option<(u64, Refusal)>,
     /// Takes requests and says nothing.
     pub(crate) silent: bool,
+    /// Accepts connections and reads nothing from them.
+    pub(crate) deaf: bool,
     /// The most one read returns.
     pub(crate) read_bytes_max: usize,
     /// How long it remembers writers.
@@ -50,19 +52,18 @@ pub(crate) struct Behaviour {
 
 struct Shared {
     inner: Mutex<Inner>,
-    committed: watch::Sender<Offset>,
-    address: String,
+    log: Arc<FakeLog>,
+    node: NodeId,
+    /// Has got the log up to here only. No lock: it is asked for under that of whoever waits for the end.
+    lags_at: AtomicU64,
 }
 
 struct Inner {
     behaviour: Behaviour,
-    model: ModelNode<(u64, RequestId)>,
-    raw: TestLog,
-    encoded: usize,
     requests: u64,
     connections: HashMap<u64, (mpsc::UnboundedSender<Response>, JoinHandle<()>)>,
     accepted: u64,
-    welcome_leader: Option<String>,
+    uploads: Vec<Upload>,
 }
 
 impl Default for Behaviour {
@@ -73,6 +74,7 @@ impl Default for Behaviour {
             crash_every: None,
             refuse: None,
             silent: false,
+            deaf: false,
             read_bytes_max: 4 << 20,
             memory: Length::new(256 << 20),
         }
@@ -80,28 +82,24 @@ impl Default for Behaviour {
 }
 
 impl FakeNode {
+    /// The only node of a log.
     pub(crate) async fn start(behaviour: Behaviour) -> Self {
+        let log = FakeLog::new(behaviour.memory);
+        let node = NodeId::new(1).unwrap();
+        let node = Self::of(log.clone(), node, behaviour).await;
+        log.set_leader(Some(NodeId::new(1).unwrap()));
+        node
+    }
+
+    /// One node of several before the same log.
+    pub(crate) async fn of(log: Arc<FakeLog>, node: NodeId, behaviour: Behaviour) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let mut model = ModelNode::new(behaviour.memory, 4096);
-        model.noop();
-        model.commit(1);
-        let inner = Inner {
-            behaviour,
-            model,
-            raw: TestLog::new(Offset::ZERO),
-            encoded: 0,
-            requests: 0,
-            connections: HashMap::new(),
-            accepted: 0,
-            welcome_leader: None,
-        };
-        let shared = Arc::new(Shared {
-            inner: Mutex::new(inner),
-            committed: watch::Sender::new(Offset::ZERO),
-            address: address.clone(),
-        });
-        shared.settle();
+        let connections = HashMap::new();
+        let inner = Inner { behaviour, requests: 0, connections, accepted: 0, uploads: Vec::new() };
+        log.join(MemberAddress { node, address: address.clone() });
+        let shared =
+            Arc::new(Shared { inner: Mutex::new(inner), log, node, lags_at: AtomicU64::new(u64::MAX) });
         let listener = Some(tokio::spawn(accept(shared.clone(), listener)));
         Self { address, shared, listener }
     }
@@ -111,30 +109,45 @@ impl FakeNode {
         change(&mut self.shared.lock().behaviour);
     }
 
+    /// From now on it gets no more of the log than what lies before `at`.
+    pub(crate) fn lag_at(&self, at: Option<Offset>) {
+        self.shared.lags_at.store(at.map_or(u64::MAX, Offset::get), Ordering::Relaxed);
+        self.shared.log.wake();
+    }
+
     /// Names another node as the leader in its welcome.
     pub(crate) fn point_to(&self, leader: &str) {
-        self.shared.lock().welcome_leader = Some(leader.to_owned());
+        if leader == self.address {
+            return self.shared.log.set_leader(Some(self.shared.node));
+        }
+        let other = NodeId::new(9).unwrap();
+        self.shared.log.join(MemberAddress { node: other, address: leader.to_owned() });
+        self.shared.log.set_leader(Some(other));
     }
 
     /// Commits everything and answers.
     pub(crate) fn commit(&self) {
-        self.shared.lock().model.commit(usize::MAX / 2);
-        self.shared.settle();
+        self.shared.log.commit();
     }
 
     /// Drops every connection.
     pub(crate) fn crash(&self, kept: usize) {
-        self.shared.lock().crash(kept);
-        self.shared.settle();
+        self.shared.crash(&mut self.shared.lock(), kept);
     }
 
     /// Stops listening, and drops every connection.
     pub(crate) async fn stop(&mut self) {
+        self.shut().await;
+        self.crash(usize::MAX);
+    }
+
+    /// The same, and nothing happens to the log.
+    pub(crate) async fn shut(&mut self) {
         if let Some(listener) = self.listener.take() {
             listener.abort();
             let _ = listener.await;
         }
-        self.crash(usize::MAX);
+        self.shared.lock().drop_connections();
     }
 
     /// Listens again, at the same address.
@@ -148,20 +161,24 @@ impl FakeNode {
         self.shared.lock().accepted
     }
 
+    /// What was uploaded to it.
+    pub(crate) fn uploads(&self) -> Vec<Upload> {
+        self.shared.lock().uploads.clone()
+    }
+
     /// Appends taken and not committed.
     pub(crate) fn tail_len(&self) -> usize {
-        self.shared.lock().model.tail_len()
+        self.shared.log.lock().model.tail_len()
     }
 
     /// Everything before the committed end is gone.
     pub(crate) fn trim(&self) {
-        self.shared.lock().model.trim();
+        self.shared.log.lock().model.trim();
     }
 
     /// Clients' entries in the log.
     pub(crate) fn data(&self) -> Vec<ModelEntry> {
-        let inner = self.shared.lock();
-        inner.model.entries().iter().filter(|entry| entry.writer != WriterId::NONE).cloned().collect()
+        self.shared.log.data()
     }
 }
 
@@ -179,81 +196,59 @@ impl Shared {
         self.inner.lock().unwrap()
     }
 
-    /// Gives the answers that may be given, and wakes who reads.
-    fn settle(&self) {
-        let mut inner = self.lock();
-        for ((connection, id), answer) in inner.model.answers() {
-            if let Some((to, _)) = inner.connections.get(&connection) {
-                let body = answer.map_or_else(ResponseBody::Refused, ResponseBody::Appended);
-                let _ = to.send(Response { id, body });
-            }
-        }
-        let Inner { model, raw, encoded, .. } = &mut *inner;
-        for entry in model.committed_entries(*encoded) {
-            let kind = if entry.writer == WriterId::NONE { Kind::Noop } else { Kind::Data };
-            raw.entry(kind, entry.writer, entry.sequence, &entry.payload);
-            *encoded += 1;
-        }
-        assert_eq!(raw.end(), model.committed());
-        self.committed.send_replace(raw.end());
+    /// How much of the log this node has.
+    fn visible(&self, end: Offset) -> Offset {
+        end.min(Offset::new(self.lags_at.load(Ordering::Relaxed)))
     }
 
     async fn read(&self, read: Read) -> ResponseBody {
         let deadline = tokio::time::Instant::now() + Duration::from_millis(read.wait_ms);
-        let mut committed = self.committed.subscribe();
-        let enough = |end: &Offset| *end > read.offset && read.min_end.is_none_or(|min| *end >= min);
+        let mut committed = self.log.committed();
+        let reached = |end: Offset| read.min_end.is_none_or(|min| end >= min);
+        let enough = |end: &Offset| self.visible(*end) > read.offset && reached(self.visible(*end));
         let _ = tokio::time::timeout_at(deadline, committed.wait_for(enough)).await;
-        let inner = self.lock();
-        let (start, end) = (inner.model.start(), inner.raw.end());
+        let end = self.visible(self.log.end());
+        let limit = usize::try_from(read.limit).unwrap().min(self.lock().behaviour.read_bytes_max);
+        let log = self.log.lock();
+        let start = log.model.start();
         if read.offset < start {
             return ResponseBody::Refused(Refusal::trimmed(read.offset, start));
+        }
+        if !reached(end) {
+            return ResponseBody::Refused(Refusal::new(Code::TimedOut, "not there yet"));
         }
         if read.offset > end {
             return ResponseBody::Refused(Refusal::beyond_end(read.offset, end));
         }
-        let limit = usize::try_from(read.limit).unwrap().min(inner.behaviour.read_bytes_max);
         let from = (read.offset - Offset::ZERO).as_usize();
-        let bytes = inner.raw.slice(from, limit);
+        let bytes = log.raw.slice(from, limit.min((end - read.offset).as_usize()));
         ResponseBody::Data(Data { offset: read.offset, end, bytes })
+    }
+
+    fn crash(&self, inner: &mut Inner, kept: usize) {
+        self.log.crash(kept);
+        inner.drop_connections();
+    }
+
+    fn welcome(&self, cluster: ClusterId, end: Offset) -> Welcome {
+        let (members, leader) = self.log.roster();
+        let limits = WireLimits {
+            payload_bytes_max: 1 << 24,
+            frame_bytes_max: 1 << 25,
+            read_bytes_max: 4 << 20,
+            read_wait_ms_max: 60_000,
+            writer_appends_max: 4096,
+            connection_bytes_max: 32 << 20,
+        };
+        let start = self.log.lock().model.start();
+        Welcome { version: PROTOCOL_VERSION, cluster, node: self.node, leader, members, limits, start, end }
     }
 }
 
 impl Inner {
-    fn crash(&mut self, kept: usize) {
-        let kept = kept.min(self.model.tail_len());
-        self.model.crash(kept);
-        self.model.noop();
-        self.model.commit(usize::MAX / 2);
-        self.drop_connections();
-    }
-
     fn drop_connections(&mut self) {
         for (_, task) in std::mem::take(&mut self.connections).into_values() {
             task.abort();
-        }
-    }
-
-    fn welcome(&self, address: &str) -> Welcome {
-        let node = NodeId::new(1).unwrap();
-        let other = NodeId::new(2).unwrap();
-        let mut members = vec![MemberAddress { node, address: address.to_owned() }];
-        members.extend(self.welcome_leader.clone().map(|address| MemberAddress { node: other, address }));
-        Welcome {
-            version: PROTOCOL_VERSION,
-            cluster: self.behaviour.cluster,
-            node,
-            leader: Some(if self.welcome_leader.is_some() { other } else { node }),
-            members,
-            limits: WireLimits {
-                payload_bytes_max: 1 << 24,
-                frame_bytes_max: 1 << 25,
-                read_bytes_max: 4 << 20,
-                read_wait_ms_max: 60_000,
-                writer_appends_max: 4096,
-                connection_bytes_max: 32 << 20,
-            },
-            start: self.model.start(),
-            end: self.raw.end(),
         }
     }
 }
@@ -281,14 +276,18 @@ async fn serve(
     let (mut received, mut out) = (BytesMut::new(), BytesMut::new());
     loop {
         tokio::select! {
-            read = reader.read_buf(&mut received) => {
+            read = reader.read_buf(&mut received), if !shared.lock().behaviour.deaf => {
                 if !matches!(read, Ok(1..)) {
                     return;
+                }
+                // It became deaf while it listened.
+                if shared.lock().behaviour.deaf {
+                    continue;
                 }
                 while let Some(frame) = frame::split(&mut received, FRAME_BYTES_MAX).unwrap() {
                     handle(&shared, number, Request::decode(&frame).unwrap(), &to);
                 }
-                shared.settle();
+                shared.log.settle();
             }
             Some(response) = from.recv() => {
                 response.encode(&mut out);
@@ -307,31 +306,33 @@ fn handle(shared: &Arc<Shared>, number: u64, request: Request, to: &mpsc::Unboun
     let mut inner = shared.lock();
     inner.requests += 1;
     if inner.behaviour.crash_every.is_some_and(|every| inner.requests.is_multiple_of(every)) {
-        let kept = usize::try_from(inner.requests / 7).unwrap() % (inner.model.tail_len() + 1);
-        return inner.crash(kept);
+        let kept = usize::try_from(inner.requests / 7).unwrap();
+        let tail = shared.log.lock().model.tail_len();
+        return shared.crash(&mut inner, kept % (tail + 1));
     }
     // A connection of an earlier life has nothing to say.
     if !inner.connections.contains_key(&number) || inner.behaviour.silent {
         return;
     }
     let id = request.id;
+    let start = shared.log.lock().model.start();
+    let end = shared.visible(shared.log.end());
+    let not_leader = shared.log.refusal_of(shared.node);
     let body = match request.body {
         RequestBody::Hello { cluster, .. } => match cluster {
             Some(cluster) if cluster != inner.behaviour.cluster => {
                 ResponseBody::Refused(Refusal::new(Code::WrongCluster, "another cluster"))
             }
-            _ => ResponseBody::Welcome(inner.welcome(&shared.address)),
+            _ => ResponseBody::Welcome(shared.welcome(inner.behaviour.cluster, end)),
         },
         RequestBody::Append(append) => {
             if let Some((left, refusal)) = inner.behaviour.refuse.take() {
                 inner.behaviour.refuse = (left > 1).then(|| (left - 1, refusal.clone()));
                 ResponseBody::Refused(refusal)
+            } else if let Some(refusal) = not_leader {
+                ResponseBody::Refused(refusal)
             } else {
-                inner.model.append((number, id), &append);
-                if inner.behaviour.commits {
-                    inner.model.commit(1);
-                }
-                return;
+                return shared.log.append((to.clone(), id), &append, inner.behaviour.commits);
             }
         }
         RequestBody::Read(read) => {
@@ -339,11 +340,18 @@ fn handle(shared: &Arc<Shared>, number: u64, request: Request, to: &mpsc::Unboun
             tokio::spawn(async move { to.send(Response { id, body: shared.read(read).await }) });
             return;
         }
-        RequestBody::End { .. } => ResponseBody::End { start: inner.model.start(), end: inner.raw.end() },
-        RequestBody::Status => {
-            ResponseBody::Status(Box::new(Status { role: "leader".into(), ..Status::default() }))
+        RequestBody::End { linearizable: true } if not_leader.is_some() => {
+            ResponseBody::Refused(not_leader.unwrap())
         }
-        RequestBody::Upload(_) => ResponseBody::Uploaded,
+        RequestBody::End { .. } => ResponseBody::End { start, end },
+        RequestBody::Status => {
+            let role = if not_leader.is_some() { "follower" } else { "leader" };
+            ResponseBody::Status(Box::new(Status { role: role.into(), ..Status::default() }))
+        }
+        RequestBody::Upload(upload) => {
+            inner.uploads.push(upload);
+            ResponseBody::Uploaded
+        }
         RequestBody::Fault { .. } => ResponseBody::Refused(Refusal::new(Code::Forbidden, "set debug.faults")),
     };
     let _ = to.send(Response { id, body });

@@ -83,7 +83,11 @@ async fn serve(args: &Args, logging: &Logging) -> Outcome {
 
 fn tell(endpoints: &[&str], args: &Args) {
     let list = endpoints.join(",");
-    eprintln!("{} nodes in this process, data in {}; ctrl-c stops them\n", endpoints.len(), args.data.display());
+    eprintln!(
+        "{} nodes in this process, data in {}; ctrl-c stops them\n",
+        endpoints.len(),
+        args.data.display()
+    );
     for (number, endpoint) in endpoints.iter().enumerate() {
         eprintln!("  node {}  {endpoint}", number + 1);
     }

@@ -62,8 +62,19 @@ async fn every(members: &[MemberAddress]) -> Vec<Option<Status>> {
 /// The cluster as a table, a node a line.
 fn cluster(members: &[MemberAddress], statuses: &[Option<Status>]) -> String {
     let end = statuses.iter().flatten().map(|status| status.committed).max().unwrap_or(0);
-    let heading =
-        ["node", "address", "role", "term", "committed", "durable", "lag", "start", "leader", "restarts", "up"];
+    let heading = [
+        "node",
+        "address",
+        "role",
+        "term",
+        "committed",
+        "durable",
+        "lag",
+        "start",
+        "leader",
+        "restarts",
+        "up",
+    ];
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     for (member, status) in members.iter().zip(statuses) {
         let (node, address) = (member.node.to_string(), member.address.clone());

@@ -69,8 +69,8 @@ use waiting::{Stage, Waiting};
 
 /// So long may a link take to answer what is out before it is given up.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
-/// So many fruitless rounds at a node that knows no leader, before another node is sought.
-const LEADERLESS_ROUNDS: u32 = 3;
+/// So many rounds at a node that knows no leader or is not able, before another node is sought.
+const FRUITLESS_ROUNDS: u32 = 3;
 
 /// Everything a pipeline knows. Times are counted from any fixed moment.
 #[derive(Debug)]
@@ -117,6 +117,11 @@ impl<T> State<T> {
     /// The oldest append that waits for its outcome.
     pub(crate) fn front(&self) -> Option<&T> {
         self.queue.front().map(|waiting| &waiting.wish.token)
+    }
+
+    /// Which of the writers is in use, and the oldest sequence without an outcome.
+    pub(crate) fn oldest(&self) -> (u32, Option<Sequence>) {
+        (self.identity.generation, self.queue.front().map(|waiting| waiting.sequence))
     }
 
     /// An append was called.
@@ -213,9 +218,10 @@ impl<T> State<T> {
             Code::OutOfOrder | Code::Conflict | Code::UnknownWriter => Then::SendAgain,
             Code::NotLeader => match &refusal.detail {
                 Detail::Text(leader) => Then::Leave(Some(leader.clone())),
-                _ if self.failures >= LEADERLESS_ROUNDS => Then::Leave(None),
+                _ if self.failures >= FRUITLESS_ROUNDS => Then::Leave(None),
                 _ => Then::Wait,
             },
+            Code::Unavailable | Code::Interrupted if self.failures >= FRUITLESS_ROUNDS => Then::Leave(None),
             code if code.is_retryable() => Then::Wait,
             _ => Then::SendAgain,
         };
@@ -408,7 +414,7 @@ impl<T> State<T> {
 
     fn go_down(&mut self, now: Duration) {
         self.begin_round();
-        let retry_at = now + backoff::wait(self.failures, &mut self.rng);
+        let retry_at = now + backoff::seek(self.failures, &mut self.rng);
         self.failures = self.failures.saturating_add(1);
         self.link = Link::Down { retry_at, connecting: false };
     }

@@ -1,0 +1,471 @@
+//! Cluster: several real `loglogd` processes that keep one log.
+//!
+//! Owns:   the processes, each stopped by its id when this is dropped; their configuration, ports, directories and logs.
+//! Keeps:  a node comes back at the addresses it had.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{Read as _, Seek, SeekFrom};
+use std::net::TcpListener;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use loglog_proto::Offset;
+use loglog_proto::header::HEADER;
+use loglog_proto::request::{Read, RequestBody};
+use loglog_proto::response::{ResponseBody, Status};
+use rand::Rng;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::daemon::signal;
+use crate::raw::RawClient;
+use crate::wait::{until, within};
+
+/// The cluster id of every cluster here.
+pub const CLUSTER: &str = "10910910910910ab";
+
+/// How long a start, an election or a convergence may take: ten times what a slow machine needs.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// How long a node may take to say how it is; a frozen one never does.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Below what the system gives to outgoing connections: a node that is down must find its port free when it comes back, and
+/// whoever tries to reach it meanwhile must not be connected to himself.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
+/// The processes.
+#[derive(Debug)]
+pub struct Cluster {
+    program: PathBuf,
+    dir: Option<TempDir>,
+    nodes: BTreeMap<u32, Node>,
+}
+
+#[derive(Debug)]
+struct Node {
+    client: String,
+    peer: String,
+    child: Option<Child>,
+    /// Where this life's log begins.
+    life: u64,
+}
+
+impl Cluster {
+    /// Starts `n` nodes with segments of 1 MiB and waits until all serve.
+    ///
+    /// # Panics
+    /// If they do not.
+    #[must_use]
+    pub fn start(program: impl Into<PathBuf>, n: u32) -> Self {
+        let mut cluster = Self::prepare(program, n);
+        for id in 1..=n {
+            cluster.launch(id);
+        }
+        cluster.all_serve();
+        cluster
+    }
+
+    /// Writes the configuration of `n` nodes; none is started.
+    ///
+    /// # Panics
+    /// If it cannot.
+    #[must_use]
+    pub fn prepare(program: impl Into<PathBuf>, n: u32) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        let node = || {
+            let [client, peer] = [0; 2].map(|_| format!("127.0.0.1:{}", reserve_port()));
+            Node { client, peer, child: None, life: 0 }
+        };
+        let nodes: BTreeMap<u32, Node> = (1..=n).map(|id| (id, node())).collect();
+        let members = nodes.iter().map(|(id, node)| {
+            format!("    {{ id = {id}, peer = \"{}\", client = \"{}\" }},\n", node.peer, node.client)
+        });
+        let members: String = members.collect();
+        // For a look at what went wrong.
+        let level = std::env::var("LOGLOG_TEST_LEVEL").unwrap_or_else(|_| "info".to_owned());
+        for (id, node) in &nodes {
+            let text = format!(
+                "cluster.id = \"{CLUSTER}\"\ncluster.nodes = [\n{members}]\nnode.id = {id}\n\
+                 listen.client = \"{}\"\nlisten.peer = \"{}\"\ndata.dir = \"{}\"\ndata.free_min = \"1 MiB\"\n\
+                 segment.bytes_max = \"1 MiB\"\nraft.tick = \"50 ms\"\nlog.format = \"json\"\nlog.level = \"{level}\"\n\
+                 debug.faults = true\n",
+                node.client,
+                node.peer,
+                dir.path().join(id.to_string()).display(),
+            );
+            std::fs::write(dir.path().join(format!("{id}.toml")), text).expect("a configuration");
+        }
+        Self { program: program.into(), dir: Some(dir), nodes }
+    }
+
+    /// Every node's id.
+    pub fn ids(&self) -> impl Iterator<Item = u32> + use<> {
+        self.nodes.keys().copied().collect::<Vec<_>>().into_iter()
+    }
+
+    /// Where clients of a node connect.
+    #[must_use]
+    pub fn client(&self, id: u32) -> &str {
+        &self.nodes[&id].client
+    }
+
+    /// Where peers of a node connect.
+    #[must_use]
+    pub fn peer(&self, id: u32) -> &str {
+        &self.nodes[&id].peer
+    }
+
+    /// Where clients connect, every node's.
+    #[must_use]
+    pub fn clients(&self) -> Vec<String> {
+        self.nodes.values().map(|node| node.client.clone()).collect()
+    }
+
+    /// Where a node's data lies.
+    #[must_use]
+    pub fn data(&self, id: u32) -> PathBuf {
+        self.path().join(id.to_string())
+    }
+
+    /// Whether the process was started and not ended by us since.
+    #[must_use]
+    pub fn is_up(&self, id: u32) -> bool {
+        self.nodes[&id].child.is_some()
+    }
+
+    /// Starts a node; waits for nothing.
+    ///
+    /// # Panics
+    /// If it runs already.
+    pub fn launch(&mut self, id: u32) {
+        let (log, config) = (self.log(id), self.path().join(format!("{id}.toml")));
+        let mut command = Command::new(&self.program);
+        command.arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::null());
+        let log = File::options().create(true).append(true).open(log).expect("a log file");
+        let life = log.metadata().expect("a file's length").len();
+        let node = self.nodes.get_mut(&id).expect("a node of this cluster");
+        assert!(node.child.is_none(), "node {id} runs already");
+        node.life = life;
+        node.child = Some(command.stderr(log).spawn().expect("loglogd starts"));
+    }
+
+    /// Starts a node and waits until it serves; returns how long that took.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn restart(&mut self, id: u32) -> Duration {
+        self.launch(id);
+        self.serves(id)
+    }
+
+    /// Waits until every node that is up serves.
+    ///
+    /// # Panics
+    /// If one does not.
+    pub fn all_serve(&mut self) {
+        for id in self.ids().filter(|id| self.is_up(*id)).collect::<Vec<_>>() {
+            self.serves(id);
+        }
+    }
+
+    /// Waits until a node serves.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn serves(&mut self, id: u32) -> Duration {
+        until(&format!("node {id} serves"), DEADLINE, || {
+            let child =
+                self.nodes.get_mut(&id).and_then(|node| node.child.as_mut()).expect("a node that is up");
+            if let Some(status) = child.try_wait().expect("a child can be asked") {
+                panic!("node {id} ended with {status}:\n{}", self.text(id));
+            }
+            self.says(id, "serving")
+        })
+    }
+
+    /// kill -9, and waits for the end.
+    ///
+    /// # Panics
+    /// If there was nothing left to kill.
+    pub fn kill(&mut self, id: u32) {
+        let mut child = self.take(id);
+        child.kill().expect("it runs");
+        let status = child.wait().expect("a child can be waited for");
+        assert_eq!(status.signal(), Some(9), "node {id} ran until it was killed:\n{}", self.text(id));
+    }
+
+    /// SIGTERM, and waits for the end.
+    ///
+    /// # Panics
+    /// If it does not end in peace.
+    pub fn stop(&mut self, id: u32) {
+        signal(self.process(id), "TERM");
+        let status = self.ended(id);
+        assert_eq!(status.code(), Some(0), "{}", self.text(id));
+    }
+
+    /// Waits until a node ends by itself.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn ended(&mut self, id: u32) -> ExitStatus {
+        let mut child = self.take(id);
+        within("it ends", DEADLINE, || child.try_wait().expect("a child can be asked")).0
+    }
+
+    /// SIGSTOP.
+    pub fn freeze(&self, id: u32) {
+        signal(self.process(id), "STOP");
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self, id: u32) {
+        signal(self.process(id), "CONT");
+    }
+
+    /// Removes all that a node that is down has on disk.
+    ///
+    /// # Panics
+    /// If it cannot.
+    pub fn wipe(&self, id: u32) {
+        assert!(!self.is_up(id), "node {id} is down");
+        std::fs::remove_dir_all(self.data(id)).expect("a folder that can be removed");
+    }
+
+    /// What this life of a node has logged so far.
+    #[must_use]
+    pub fn records(&self, id: u32) -> Vec<Value> {
+        self.text(id).lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// Whether this life of a node has logged a message that begins like this.
+    #[must_use]
+    pub fn says(&self, id: u32, begin: &str) -> bool {
+        self.records(id).iter().any(|it| it["msg"].as_str().is_some_and(|it| it.starts_with(begin)))
+    }
+
+    /// How a node is; `None` if it does not say.
+    #[must_use]
+    pub fn status(&self, id: u32) -> Option<Status> {
+        match RawClient::open(self.client(id), PATIENCE).ok()?.try_ask(RequestBody::Status).ok()? {
+            ResponseBody::Status(status) => Some(*status),
+            other => panic!("no status: {other:?}"),
+        }
+    }
+
+    /// Has an actor of a node panic.
+    ///
+    /// # Panics
+    /// If the node knows no such actor.
+    pub fn inject(&self, id: u32, actor: &str, how: &str) {
+        let fault = RequestBody::Fault { actor: actor.to_owned(), how: how.to_owned() };
+        match RawClient::connect(self.client(id)).ask(fault) {
+            ResponseBody::Injected => {}
+            other => panic!("{actor} of node {id}: {other:?}"),
+        }
+    }
+
+    /// Waits for a leader; returns it and how long that took.
+    ///
+    /// # Panics
+    /// If none is elected.
+    #[must_use]
+    pub fn leader(&self) -> (u32, Duration) {
+        within("there is a leader", DEADLINE, || {
+            let up = self.ids().filter(|id| self.is_up(*id));
+            let leads = up.filter_map(|id| self.status(id)).filter(|status| status.role == "leader");
+            leads.max_by_key(|status| status.term).map(|status| status.node)
+        })
+    }
+
+    /// A node that is up and does not lead.
+    ///
+    /// # Panics
+    /// If there is none.
+    #[must_use]
+    pub fn follower(&self) -> u32 {
+        let leader = self.leader().0;
+        self.ids().find(|id| *id != leader && self.is_up(*id)).expect("a follower")
+    }
+
+    /// Waits until all nodes agree on the leader and the committed end, all of it on each one's disk; returns that end.
+    ///
+    /// # Panics
+    /// If they do not, saying how they are.
+    #[must_use]
+    pub fn converge(&self) -> (Offset, Duration) {
+        let mut last = Vec::new();
+        let converged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            within("all nodes agree", DEADLINE, || {
+                last = self.ids().map(|id| self.status(id)).collect();
+                let all: Vec<&Status> = last.iter().flatten().collect();
+                let first = all.first()?;
+                let agrees = |it: &&Status| {
+                    (it.leader, it.term, it.committed) == (first.leader, first.term, first.committed)
+                        && it.durable == it.committed
+                };
+                let is_one = all.len() == last.len() && first.leader.is_some() && all.iter().all(agrees);
+                is_one.then(|| Offset::new(first.committed))
+            })
+        }));
+        converged.unwrap_or_else(|_| {
+            let said: Vec<String> = last
+                .iter()
+                .map(|it| match it {
+                    Some(it) => format!(
+                        "node {}: {} in term {} under {:?}, committed {}, durable {}, generation {}, last panic {:?}",
+                        it.node, it.role, it.term, it.leader, it.committed, it.durable, it.generation,
+                        it.actors.iter().find_map(|actor| actor.last_panic.clone())
+                    ),
+                    None => "a node that does not answer".to_owned(),
+                })
+                .collect();
+            panic!("the nodes do not agree:\n{}", said.join("\n"))
+        })
+    }
+
+    /// Every byte of the log up to `end`, as a node serves it.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[must_use]
+    pub fn log_of(&self, id: u32, end: Offset) -> Vec<u8> {
+        let mut client = RawClient::connect(self.client(id));
+        let mut log = Vec::new();
+        while (log.len() as u64) < end.get() {
+            let read =
+                Read { offset: Offset::new(log.len() as u64), limit: 1 << 20, wait_ms: 0, min_end: None };
+            match client.ask(RequestBody::Read(read)) {
+                ResponseBody::Data(data) => log.extend_from_slice(&data.bytes),
+                other => panic!("node {id} does not serve {}: {other:?}", log.len()),
+            }
+        }
+        log.truncate(usize::try_from(end.get()).expect("it is in memory"));
+        log
+    }
+
+    /// Checks that all nodes have the same segment files, byte for byte up to `end` (S35); returns how many.
+    ///
+    /// # Panics
+    /// If they differ, saying where.
+    pub fn assert_identical_files(&self, end: Offset) -> usize {
+        let [first, others @ ..] = &self.ids().collect::<Vec<_>>()[..] else { panic!("no nodes") };
+        let mut found = String::new();
+        // Sealed files are brought to their length in the background.
+        let identical = || {
+            let difference = others.iter().find_map(|other| self.difference(*first, *other, end));
+            found = difference.unwrap_or_default();
+            found.is_empty()
+        };
+        let waited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            until("files are identical", Duration::from_secs(10), identical);
+        }));
+        assert!(waited.is_ok(), "{found}");
+        segments(&self.data(*first), end).len()
+    }
+
+    fn difference(&self, one: u32, other: u32, end: Offset) -> Option<String> {
+        let [ours, theirs] = [one, other].map(|id| segments(&self.data(id), end));
+        let bases = |of: &[(u64, PathBuf)]| of.iter().map(|(base, _)| *base).collect::<Vec<_>>();
+        if bases(&ours) != bases(&theirs) {
+            return Some(format!(
+                "segments of node {one}: {:?}\nsegments of node {other}: {:?}",
+                bases(&ours),
+                bases(&theirs)
+            ));
+        }
+        for (at, ((base, our), (_, their))) in ours.iter().zip(&theirs).enumerate() {
+            let [mut a, mut b] = [our, their].map(|path| std::fs::read(path).unwrap_or_default());
+            if at + 1 == ours.len() {
+                let used = HEADER + usize::try_from(end.get() - base).expect("a segment's length");
+                a.truncate(used);
+                b.truncate(used);
+                if a.len() < used {
+                    return Some(format!("{} ends before {end}", our.display()));
+                }
+            }
+            if a != b {
+                let at = a.iter().zip(&b).position(|(a, b)| a != b);
+                return Some(format!(
+                    "segment {base:016x} differs on nodes {one} and {other}: {} and {} bytes, first at {at:?}",
+                    a.len(),
+                    b.len()
+                ));
+            }
+        }
+        None
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.as_ref().expect("the folder lives as long as the cluster").path()
+    }
+
+    fn log(&self, id: u32) -> PathBuf {
+        self.path().join(format!("{id}.log"))
+    }
+
+    /// The log of this life.
+    fn text(&self, id: u32) -> String {
+        let mut text = Vec::new();
+        if let Ok(mut log) = File::open(self.log(id))
+            && log.seek(SeekFrom::Start(self.nodes[&id].life)).is_ok()
+        {
+            let _ = log.read_to_end(&mut text);
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    fn process(&self, id: u32) -> u32 {
+        self.nodes[&id].child.as_ref().expect("a node that is up").id()
+    }
+
+    fn take(&mut self, id: u32) -> Child {
+        self.nodes.get_mut(&id).and_then(|node| node.child.take()).expect("a node that is up")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for child in self.nodes.values_mut().filter_map(|node| node.child.as_mut()) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking()
+            && std::env::var_os("LOGLOG_TEST_KEEP").is_some()
+            && let Some(dir) = self.dir.take()
+        {
+            println!("the nodes' files are kept in {}", dir.keep().display());
+        }
+    }
+}
+
+/// A node's segment files that hold bytes below `end`, with their base offsets, in order.
+fn segments(dir: &Path, end: Offset) -> Vec<(u64, PathBuf)> {
+    let mut found: Vec<(u64, PathBuf)> = std::fs::read_dir(dir)
+        .expect("a data directory")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|it| it == "seg"))
+        .filter_map(|path| {
+            let base = u64::from_str_radix(path.file_stem()?.to_str()?, 16).ok()?;
+            (base < end.get()).then_some((base, path))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+/// A port that is free now and was given to nobody else here.
+fn reserve_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    loop {
+        let port = rand::rng().random_range(PORTS);
+        if GIVEN.lock().expect("nobody panics with it").insert(port)
+            && TcpListener::bind(("127.0.0.1", port)).is_ok()
+        {
+            return port;
+        }
+    }
+}
