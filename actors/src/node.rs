@@ -24,11 +24,11 @@ use loglog_storage::{
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use slog::{Logger, error, info, warn};
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::backoff::{Backoff, Decision, Limits};
 use crate::consensus::{ConsensusSlot, HandOver, Peers};
+use crate::credits::NodeCredits;
 use crate::faults::Faults;
 use crate::guard::Restart;
 use crate::listener::{self, Close, Connections, Listener};
@@ -179,7 +179,7 @@ impl Node {
     pub async fn start(options: NodeOptions, log: Logger) -> Result<Self, NodeError> {
         let began = Instant::now();
         let mut rng = StdRng::from_os_rng();
-        let dir = Arc::new(DataDir::lock(Arc::new(OsVfs), &options.data_dir)?);
+        let dir = Arc::new(DataDir::lock(Arc::new(OsVfs::default()), &options.data_dir)?);
         let (socket, address) = bind(options.listen_client)?;
         let (supervisor, events) = Supervisor::new(log.clone(), rng.random());
         let (fatal_sender, mut fatal) = unbounded_channel();
@@ -287,11 +287,8 @@ impl Node {
             registry: supervisor.registry().clone(),
             faults: faults.clone(),
             are_faults_allowed: options.are_faults_allowed,
-            credits: Arc::new(Semaphore::new(options.upload_bytes_max)),
-            // A connection that may have more than the node would wait for it for ever.
-            connection_bytes_max: options
-                .connection_bytes_max
-                .min(u32::try_from(options.upload_bytes_max).unwrap_or(u32::MAX)),
+            credits: NodeCredits::new(options.upload_bytes_max, options.connection_bytes_max),
+            connection_bytes_max: options.connection_bytes_max,
             connections: Arc::default(),
             upload_bytes,
             waiting_reads,

@@ -14,10 +14,9 @@ use loglog_proto::limits::{
 };
 use loglog_proto::response::{ActorStatus, MemberAddress, Status, Welcome, WireLimits};
 use loglog_proto::{ClusterId, Incarnation, NodeId};
-use tokio::sync::Semaphore;
 
 use crate::consensus::ConsensusSlot;
-use crate::credits::Credits;
+use crate::credits::{Credits, NodeCredits};
 use crate::faults::Faults;
 use crate::read_waiters::ReadWaiters;
 use crate::stats::Registry;
@@ -57,7 +56,7 @@ pub struct Services {
     /// Whether clients may tell them.
     pub are_faults_allowed: bool,
     /// The node's byte budget.
-    pub credits: Arc<Semaphore>,
+    pub credits: NodeCredits,
     /// One connection's byte budget.
     pub connection_bytes_max: u32,
     /// Connections there are.
@@ -76,7 +75,7 @@ pub struct Services {
 
 impl Services {
     pub(crate) fn credits(&self) -> Credits {
-        Credits::new(Arc::clone(&self.credits), self.connection_bytes_max)
+        self.credits.connection()
     }
 
     pub(crate) fn welcome(&self) -> Welcome {

@@ -321,6 +321,23 @@ fn a_follower_that_was_away_for_50_mb_catches_up() {
     assert!(segments > 30 && end.get() > 50_000_000, "{segments} segments, {end}");
 }
 
+#[test]
+fn a_follower_that_was_away_for_thousands_of_small_batches_catches_up() {
+    let mut cluster = start();
+    let follower = cluster.follower();
+    cluster.kill(follower);
+    under_load(&mut cluster, 4, 1, 0, |cluster, progress| {
+        println!("5,000 appends within {:?}", progress(5000));
+        cluster.restart(follower);
+        let behind = Instant::now();
+        until("the follower has caught up", RESUME, || {
+            let [ours, theirs] = [follower, cluster.leader().0].map(|id| cluster.status(id));
+            ours.zip(theirs).is_some_and(|(ours, theirs)| ours.committed + 10_000 > theirs.committed)
+        });
+        println!("the follower has caught up {:?} after it serves, while appends went on", behind.elapsed());
+    });
+}
+
 /// One connection to a peer port.
 struct Stranger(RawClient);
 

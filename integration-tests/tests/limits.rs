@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use loglog_integration_tests::{Daemon, RawClient, Tmpfs, until, within};
 use loglog_proto::error::Code;
+use loglog_proto::limits::PAYLOAD_BYTES_MAX;
 use loglog_proto::request::{Append, Read, Request, RequestBody, Upload};
 use loglog_proto::response::{Appended, ResponseBody, Status};
 use loglog_proto::{Offset, RequestId, Sequence, WriterId};
@@ -436,4 +437,20 @@ fn s33_uploads_that_were_appended_make_room_for_others() {
         assert!(status(&mut client).upload_bytes <= 32 << 20);
     }
     println!("100 MiB uploaded and appended, 1 MiB at a time, through 32 MiB in {:?}", began.elapsed());
+}
+
+#[test]
+fn the_largest_payload_finds_room_in_the_smallest_budgets() {
+    for setting in ["upload.bytes_max=16 MiB", "connection.bytes_max=16 MiB"] {
+        let dir = tempfile::tempdir().unwrap();
+        let node = daemon(&dir).set(setting).start();
+        let mut client = RawClient::connect(node.address());
+        client.socket().set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let began = Instant::now();
+        for sequence in 1..=3 {
+            appended(&mut client, append(sequence, bytes(PAYLOAD_BYTES_MAX)));
+        }
+        println!("{setting}: 3 payloads of 16 MiB appended in {:?}", began.elapsed());
+        appended(&mut RawClient::connect(node.address()), append(4, bytes(1)));
+    }
 }

@@ -34,8 +34,8 @@ fn main() -> ExitCode {
         warn!(log, "records of dependencies are not shown"; "error" => %error);
     }
     info!(log, "configured"; "values" => effective.summary());
-    raise_descriptor_limit(&log);
-    let result = actix_rt::System::new().block_on(run(&args, &effective.config, &logging));
+    let descriptors = raise_descriptor_limit(&log);
+    let result = actix_rt::System::new().block_on(run(&args, &effective.config, descriptors, &logging));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
@@ -47,13 +47,18 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(args: &DaemonArgs, config: &NodeConfig, logging: &Logging) -> Result<(), String> {
+async fn run(
+    args: &DaemonArgs,
+    config: &NodeConfig,
+    descriptors: u64,
+    logging: &Logging,
+) -> Result<(), String> {
     let log = logging.logger();
     // Before anything else: a signal that comes while the log is recovered must not kill the process half-way.
     let stop = stop_signal(log.clone()).map_err(|error| format!("cannot listen to signals: {error}"))?;
     tokio::pin!(stop);
     let node = tokio::select! {
-        node = Node::start(options(config), log.clone()) => node.map_err(|error| error.to_string())?,
+        node = Node::start(options(config, descriptors), log.clone()) => node.map_err(|error| error.to_string())?,
         // Nothing is served yet, so nothing is in flight.
         () = &mut stop => return Ok(()),
     };
@@ -80,12 +85,13 @@ async fn run(args: &DaemonArgs, config: &NodeConfig, logging: &Logging) -> Resul
 }
 
 /// Every connection and every segment that is read needs a file descriptor: takes as many as the system allows.
-fn raise_descriptor_limit(log: &Logger) {
+fn raise_descriptor_limit(log: &Logger) -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         warn!(log, "the limit of file descriptors stays as it is"; "error" => %error);
     }
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// Done when the process is asked to stop.
@@ -125,7 +131,7 @@ async fn reload_levels(args: &DaemonArgs, logging: &Logging) -> std::convert::In
     }
 }
 
-fn options(config: &NodeConfig) -> NodeOptions {
+fn options(config: &NodeConfig, descriptors: u64) -> NodeOptions {
     let bytes = |length: loglog_proto::Length| length.as_usize();
     NodeOptions {
         data_dir: config.data.dir.clone(),
@@ -142,7 +148,8 @@ fn options(config: &NodeConfig) -> NodeOptions {
         segment_bytes_max: config.segment.bytes_max,
         upload_bytes_max: bytes(config.upload.bytes_max),
         connection_bytes_max: u32::try_from(config.connection.bytes_max.get()).unwrap_or(u32::MAX),
-        connections_max: u64::from(config.connection.max),
+        // A quarter of the file descriptors is left for segments and peers.
+        connections_max: u64::from(config.connection.max).min(descriptors / 4 * 3),
         free_min: config.data.free_min.get(),
         accept_loss: config.data.accept_loss,
         tick: config.raft.tick,

@@ -103,7 +103,7 @@ pub type Visit<'v> = dyn FnMut(&Item<'_>) -> ControlFlow<()> + 'v;
 /// # Errors
 /// Those of reading.
 pub fn inspect(path: &Path, visit: &mut Visit<'_>) -> Result<(), IoFailure> {
-    inspect_on(&OsVfs, path, visit)
+    inspect_on(&OsVfs::default(), path, visit)
 }
 
 /// [`inspect`] over any file system.

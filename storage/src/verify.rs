@@ -90,7 +90,7 @@ impl VerifyReport {
 /// # Errors
 /// Those of reading.
 pub fn verify(dir: &Path) -> Result<VerifyReport, IoFailure> {
-    verify_on(&OsVfs, dir)
+    verify_on(&OsVfs::default(), dir)
 }
 
 /// [`verify`] over any file system.

@@ -112,7 +112,7 @@ impl RequestReader {
         let Some(head) = self.buffer.first_chunk::<LENGTH>() else { return };
         let length = u32::from_be_bytes(*head) as usize;
         if length > READ_BYTES && self.reserved.is_none() {
-            let credit = self.credits.take(length).await;
+            let credit = self.credits.take_ahead(length).await;
             self.reserved = Some((credit, length, Instant::now() + FRAME_TIMEOUT));
         }
     }

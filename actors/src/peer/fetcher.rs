@@ -21,6 +21,7 @@ use loglog_proto::{LogId, RaftId, RequestId};
 use loglog_storage::Member;
 use slog::debug;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 
 use super::{SharedIdentity, socket};
 use crate::consensus::{ConsensusSlot, Payloads};
@@ -34,6 +35,8 @@ pub const NAME: &str = "fetcher";
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Wait between two rounds over the peers for one batch.
 const PAUSE: Duration = Duration::from_millis(2);
+/// Batches fetched at a time: each has a connection of its own.
+const FETCHES_MAX: usize = 8;
 /// Rounds over the peers before it is left to the gate to ask again.
 const ROUNDS: u32 = 20;
 
@@ -44,6 +47,7 @@ pub struct Fetcher {
     consensus: ConsensusSlot,
     faults: Faults,
     running: HashSet<LogId>,
+    slots: Arc<Semaphore>,
     idle: Pool,
 }
 
@@ -68,7 +72,8 @@ impl Fetcher {
         consensus: ConsensusSlot,
         faults: Faults,
     ) -> Self {
-        Self { identity, peers, consensus, faults, running: HashSet::new(), idle: Pool::default() }
+        let (slots, running) = (Arc::new(Semaphore::new(FETCHES_MAX)), HashSet::new());
+        Self { identity, peers, consensus, faults, running, slots, idle: Pool::default() }
     }
 
     fn fetch(&mut self, want: Want, leader: Option<RaftId>, ctx: &mut Ctx<Self>) {
@@ -78,7 +83,9 @@ impl Fetcher {
         let mut peers = self.peers.clone();
         peers.sort_by_key(|peer| Some(peer.id) != leader);
         let (identity, idle, log_id) = (Arc::clone(&self.identity), Rc::clone(&self.idle), want.log_id);
+        let slots = Arc::clone(&self.slots);
         let fetching = async move {
+            let _slot = slots.acquire().await.map_err(io::Error::other)?;
             let mut last = io::Error::other("there are no peers");
             for _ in 0..ROUNDS {
                 for peer in &peers {

@@ -10,7 +10,7 @@ use crate::{Mark, NewBatch, OsVfs, Prepared, ReadError, Vfs, vfs::SimVfs};
 
 fn on_both(test: fn(Arc<dyn Vfs>, &Path)) {
     let dir = tempfile::tempdir().unwrap();
-    test(Arc::new(OsVfs), &dir.path().join("log"));
+    test(Arc::new(OsVfs::default()), &dir.path().join("log"));
     test(Arc::new(SimVfs::new()), Path::new("/sim/log"));
 }
 

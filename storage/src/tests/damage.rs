@@ -315,7 +315,7 @@ fn s09_the_real_group_decides_on_real_files() {
     for (behind, corrupt) in [(20, false), (34, true)] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let vfs: Arc<dyn Vfs> = Arc::new(OsVfs);
+        let vfs: Arc<dyn Vfs> = Arc::new(OsVfs::default());
         let (owner, mut log) = open(&vfs, &path, 64 << 20);
         let mut chain = Chain::new();
         for _ in 0..=behind {

@@ -15,7 +15,7 @@ use crate::{NewBatch, OsVfs, Prepared, Vfs};
 /// Writes groups of `entries` entries of `size` bytes for a second; prints entries and bytes a second.
 fn groups(size: usize, entries: usize, prepared: bool) {
     let dir = tempfile::tempdir().unwrap();
-    let vfs: Arc<dyn Vfs> = Arc::new(OsVfs);
+    let vfs: Arc<dyn Vfs> = Arc::new(OsVfs::default());
     let (_dir, mut log) = open(&vfs, &dir.path().join("log"), 64 << 20);
     let one = entry(Kind::Data, 1, vec![7; size]);
     let (mut index, mut offset, mut groups, mut slowest) = (2, Offset::ZERO, 0u32, Duration::ZERO);
@@ -47,7 +47,7 @@ fn groups(size: usize, entries: usize, prepared: bool) {
 /// What the disk does alone: writes of `size` bytes and a sync, over zeros.
 fn floor(size: usize) {
     let dir = tempfile::tempdir().unwrap();
-    let file = OsVfs.open(&dir.path().join("floor"), OpenMode::CreateNew).unwrap();
+    let file = OsVfs::default().open(&dir.path().join("floor"), OpenMode::CreateNew).unwrap();
     file.write_all_at(&vec![0; 64 << 20], 0).unwrap();
     file.sync_all().unwrap();
     let bytes = vec![7; size];

@@ -9,7 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 use rustix::io::Errno;
@@ -21,8 +21,11 @@ use crate::names;
 const SLICES_MAX: usize = 1024;
 
 /// The file system of the operating system.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct OsVfs;
+#[derive(Debug, Default)]
+pub struct OsVfs {
+    /// The locked directory, held open: its syncs must not fail for want of a file descriptor, since a sync that fails is final.
+    directory: OnceLock<(PathBuf, File)>,
+}
 
 #[derive(Debug)]
 struct OsFile(File);
@@ -86,7 +89,10 @@ impl Vfs for OsVfs {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all()
+        match self.directory.get() {
+            Some((path, directory)) if path == dir => directory.sync_all(),
+            _ => File::open(dir)?.sync_all(),
+        }
     }
 
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
@@ -96,6 +102,8 @@ impl Vfs for OsVfs {
 
     fn try_lock_dir(&self, dir: &Path) -> io::Result<Box<dyn DirLockGuard>> {
         let path = dir.join(names::LOCK);
+        // One directory is locked for the life of this; a second one is opened for each sync.
+        let _ = self.directory.set((dir.to_owned(), File::open(dir)?));
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Box::new(OsLock(file)))
@@ -187,7 +195,7 @@ mod tests {
     #[test]
     fn a_vectored_write_of_many_slices_is_whole() {
         let dir = tempfile::tempdir().unwrap();
-        let file = OsVfs.open(&dir.path().join("f"), OpenMode::CreateNew).unwrap();
+        let file = OsVfs::default().open(&dir.path().join("f"), OpenMode::CreateNew).unwrap();
         let parts: Vec<Vec<u8>> = (0..3000u32).map(|i| i.to_le_bytes().to_vec()).collect();
         let slices: Vec<IoSlice<'_>> = parts.iter().map(|p| IoSlice::new(p)).collect();
         file.write_all_vectored_at(&slices, 5).unwrap();
