@@ -31,6 +31,8 @@ pub struct Listener {
     socket: Option<std::net::TcpListener>,
     services: Arc<Services>,
     connections: Connections,
+    /// Whether accepting fails, and that was told.
+    is_failing: bool,
 }
 
 /// The connections that live. Outlives the listener's restarts.
@@ -108,7 +110,7 @@ impl Listener {
         services: Arc<Services>,
         connections: Connections,
     ) -> Self {
-        Self { socket, services, connections }
+        Self { socket, services, connections, is_failing: false }
     }
 
     fn listen(&mut self, ctx: &mut Ctx<Self>) -> io::Result<()> {
@@ -145,8 +147,15 @@ impl Actor for Listener {
 impl StreamHandler<io::Result<tokio::net::TcpStream>> for Listener {
     fn handle(&mut self, accepted: io::Result<tokio::net::TcpStream>, ctx: &mut Self::Context) {
         match accepted.and_then(tokio::net::TcpStream::into_std) {
-            Ok(socket) => self.connections.open(socket, &self.services),
-            Err(error) => warn!(ctx.log(), "cannot accept a client"; "error" => %error),
+            Ok(socket) => {
+                self.is_failing = false;
+                self.connections.open(socket, &self.services);
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.is_failing, true) {
+                    warn!(ctx.log(), "cannot accept clients for now"; "error" => %error);
+                }
+            }
         }
     }
 }

@@ -33,6 +33,8 @@ pub struct SegmentWriter {
     parts: WriterParts,
     /// Groups that wait for space; empty unless the disk is full.
     held: VecDeque<WriteGroup>,
+    /// Whether the want of space was told.
+    is_full: bool,
     /// Base of the active segment.
     active: Option<Offset>,
 }
@@ -69,7 +71,7 @@ impl SegmentWriter {
     /// The shell around `writer`.
     pub fn new(writer: LogWriter, parts: WriterParts) -> Self {
         let active = parts.reader.segment_base_at_or_before(writer.end());
-        Self { writer, parts, held: VecDeque::new(), active }
+        Self { writer, parts, held: VecDeque::new(), is_full: false, active }
     }
 
     /// Writes what is held, as far as space allows.
@@ -95,7 +97,9 @@ impl SegmentWriter {
                 Err(error @ WriteError::NoSpace { .. }) => {
                     let done = self.writer.end();
                     group.batches.retain(|batch: &NewBatch| batch.offset >= done);
-                    warn!(ctx.log(), "the disk is full, waiting for room"; "error" => %error);
+                    if !std::mem::replace(&mut self.is_full, true) {
+                        warn!(ctx.log(), "the disk is full, waiting for room"; "error" => %error);
+                    }
                     return;
                 }
                 Err(error) => {
@@ -122,6 +126,7 @@ impl SegmentWriter {
         if !self.held.is_empty() {
             self.write_held(ctx);
             if self.held.is_empty() {
+                self.is_full = false;
                 info!(ctx.log(), "the disk has room again");
             }
         }

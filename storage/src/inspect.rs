@@ -126,7 +126,7 @@ fn one(vfs: &dyn Vfs, path: &Path, visit: &mut Visit<'_>) -> Result<ControlFlow<
         Name::Meta => return meta(vfs, path, visit),
         Name::Lock => "the lock",
         Name::Checkpoint => "a checkpoint of the writers' table",
-        Name::Temporary => "unfinished; the next start removes it",
+        Name::Temporary => "no part of the log: prepared ahead, or unfinished; the next start removes it",
         Name::Side => "kept aside by recovery",
         // A copy of a segment under another name, or nothing of ours.
         Name::Foreign => match vfs.open(path, OpenMode::Read) {

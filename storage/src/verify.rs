@@ -117,7 +117,12 @@ pub(crate) fn verify_with(
             Name::Side => report.side_files.push(path),
             Name::Foreign => report.foreign_files.push(path),
             Name::Temporary | Name::Install(_) => {
-                report.find(&path, None, false, "unfinished; the next start removes it".to_owned());
+                report.find(
+                    &path,
+                    None,
+                    false,
+                    "no part of the log: prepared ahead, or unfinished; the next start removes it".to_owned(),
+                );
             }
             Name::Lock | Name::Meta | Name::Checkpoint => {}
         }

@@ -112,8 +112,10 @@ impl RequestReader {
         let Some(head) = self.buffer.first_chunk::<LENGTH>() else { return };
         let length = u32::from_be_bytes(*head) as usize;
         if length > READ_BYTES && self.reserved.is_none() {
-            let credit = self.credits.take_ahead(length).await;
-            self.reserved = Some((credit, length, Instant::now() + FRAME_TIMEOUT));
+            // All that its request will cost: what is short then would be waited for while this is held.
+            let cost = length + REQUEST_COST;
+            let credit = self.credits.take_ahead(cost).await;
+            self.reserved = Some((credit, cost, Instant::now() + FRAME_TIMEOUT));
         }
     }
 

@@ -184,3 +184,63 @@ impl Handler<Fault> for Fetcher {
         panic_as_told(how, ctx);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use loglog_core::batch::Reference;
+    use loglog_proto::entry::{Kind, Prefix, encode_into};
+    use loglog_proto::{Index, Offset, Sequence, Term, WriterId, crc32c};
+
+    use super::*;
+
+    /// A batch of two entries at offset 100, in term 3.
+    fn batch(term: u32, sequences: &[u64]) -> Bytes {
+        let mut out = Vec::new();
+        for (at, sequence) in sequences.iter().enumerate() {
+            let payload = sequence.to_le_bytes();
+            let prefix = Prefix {
+                kind: Kind::Data,
+                last_of_batch: at + 1 == sequences.len(),
+                payload_len: 8,
+                term: Term::new(term),
+                writer: WriterId::new(7),
+                sequence: Sequence::new(*sequence),
+            };
+            let offset = Offset::new(100 + out.len() as u64);
+            encode_into(&mut out, offset, &prefix, &payload, crc32c(&payload));
+        }
+        Bytes::from(out)
+    }
+
+    fn want() -> Want {
+        let reference = |sequence: u64| Reference {
+            writer: WriterId::new(7),
+            sequence: Sequence::new(sequence),
+            payload_len: 8,
+            payload_crc: crc32c(&sequence.to_le_bytes()),
+        };
+        let log_id = LogId { term: Term::new(3), index: Index::new(9) };
+        Want { log_id, offset: Offset::new(100), references: vec![reference(1), reference(2)] }
+    }
+
+    #[test]
+    fn s34_what_is_copied_must_be_exactly_the_batch() {
+        let good = batch(3, &[1, 2]);
+        assert_eq!(payloads(&want(), &good).unwrap()[1], 2u64.to_le_bytes()[..]);
+        let mut damaged = good.to_vec();
+        damaged[30] ^= 1;
+        let elsewhere = Want { offset: Offset::new(140), ..want() };
+        for (want, bytes) in [
+            (want(), good.slice(..good.len() - 1)),
+            (want(), Bytes::from([&good[..], &[0]].concat())),
+            (want(), Bytes::from(damaged)),
+            (want(), batch(2, &[1, 2])),
+            (want(), batch(3, &[1])),
+            (want(), batch(3, &[1, 2, 3])),
+            (want(), Bytes::new()),
+            (elsewhere, good.clone()),
+        ] {
+            assert!(payloads(&want, &bytes).is_err(), "{} bytes", bytes.len());
+        }
+    }
+}
