@@ -19,6 +19,7 @@ use bytes::Bytes;
 use loglog_core::effects::Fetch;
 use loglog_core::gate::Want;
 use loglog_core::{Append, Consensus as Core, Effects};
+use loglog_proto::error::Refusal;
 use loglog_proto::peer::RaftMessage;
 use loglog_proto::{LogId, RaftId};
 use loglog_storage::{LogReader, Meta};
@@ -56,6 +57,8 @@ pub struct Consensus {
     groups: u64,
     /// Batches whose payloads were missing at the last look.
     missing: HashSet<LogId>,
+    /// Where old batches lie that were asked for last.
+    places: Arc<old_batches::Places>,
 }
 
 /// What the actor works with.
@@ -113,6 +116,11 @@ impl ConsensusSlot {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Appends(pub Vec<(Ticket, Append)>);
+
+/// Appends that cannot be proposed, and why; a node that does not lead says that instead.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Refusals(pub Vec<(Ticket, Refusal)>);
 
 /// Asks for the committed end, no older than now.
 #[derive(Debug, Message)]
@@ -178,6 +186,7 @@ impl Consensus {
             is_mark_loose: false,
             groups: 0,
             missing: HashSet::new(),
+            places: Arc::default(),
         }
     }
 
@@ -210,9 +219,9 @@ impl Consensus {
 
     /// Reads batches that are no longer in memory, off this thread (S17).
     fn read_old(&self, fetch: Fetch, ctx: &mut Ctx<Self>) {
-        let reader = self.parts.reader.clone();
+        let (reader, places) = (self.parts.reader.clone(), Arc::clone(&self.places));
         let reading =
-            tokio::task::spawn_blocking(move || old_batches::read(&reader, fetch.first, fetch.last));
+            tokio::task::spawn_blocking(move || old_batches::read(&reader, &places, fetch.first, fetch.last));
         ctx.spawn(wrap_future::<_, Self>(reading).map(move |result, consensus, ctx| {
             let batches = match result {
                 Ok(Ok(batches)) => batches,
@@ -333,6 +342,17 @@ impl Handler<Appends> for Consensus {
     fn handle(&mut self, Appends(appends): Appends, ctx: &mut Self::Context) {
         for (ticket, append) in appends {
             self.core.append(ticket, append);
+        }
+        self.turn_soon(ctx);
+    }
+}
+
+impl Handler<Refusals> for Consensus {
+    type Result = ();
+
+    fn handle(&mut self, Refusals(refusals): Refusals, ctx: &mut Self::Context) {
+        for (ticket, refusal) in refusals {
+            self.core.refuse(ticket, refusal);
         }
         self.turn_soon(ctx);
     }

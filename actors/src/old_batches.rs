@@ -1,49 +1,86 @@
 //! Old batches: what raft-rs needs for a far-behind peer, read from the segments (S17).
 //!
-//! Owns:   finding a batch by its index: by the segment's header, then by counting.
+//! Owns:   finding a batch by its index: where the last read ended, else by the segment's header and counting.
 //! Never:  runs on an actor's thread.
 
-use loglog_core::batch::{Content, Reference};
-use loglog_proto::entry::Kind;
-use loglog_proto::{Index, LogId};
-use loglog_storage::{LogReader, ScanError};
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
+use loglog_core::batch::{Content, Reference};
+use loglog_proto::entry::Kind;
+use loglog_proto::{Index, Length, LogId, Offset};
+use loglog_storage::{LogReader, ScanError};
 
 /// Log bytes read at a time, beyond the first batch.
 const BYTES: u64 = 1 << 20;
+/// Reads whose ends are remembered: more than there are peers.
+const PLACES_MAX: usize = 32;
+
+/// Where reads ended: the next batch and its offset. What is read is committed, so it stays where it is.
+#[derive(Debug, Default)]
+pub(crate) struct Places(Mutex<VecDeque<(Index, Offset)>>);
+
+impl Places {
+    fn of(&self, index: Index) -> Option<Offset> {
+        let places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        places.iter().find(|(at, _)| *at == index).map(|(_, offset)| *offset)
+    }
+
+    fn remember(&self, index: Index, offset: Offset) {
+        let mut places = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        places.push_back((index, offset));
+        if places.len() > PLACES_MAX {
+            places.pop_front();
+        }
+    }
+}
 
 /// Batches from `first` on, at most up to `last`, all of one segment.
 pub(crate) fn read(
     reader: &LogReader,
+    places: &Places,
     first: Index,
     last: Index,
 ) -> Result<Vec<(LogId, Content)>, ScanError> {
     let Some(segment) = reader.segment_of_index(first) else { return Ok(Vec::new()) };
-    let (term, mut index) = (segment.header.term, segment.header.base_index);
+    let term = segment.header.term;
+    let (mut index, mut at) = match places.of(first) {
+        Some(offset) => (first, offset),
+        None => (segment.header.base_index, segment.header.base_offset),
+    };
     let (mut batches, mut references, mut own, mut bytes) = (Vec::new(), Vec::new(), None, 0);
-    reader.scan(segment.header.base_offset, segment.end, &mut |entry| {
-        let is_wanted = index >= first && index <= last && bytes < BYTES;
-        if is_wanted {
-            bytes += entry.len().get();
-            match entry.prefix.kind {
-                Kind::Data => references.push(Reference {
-                    writer: entry.prefix.writer,
-                    sequence: entry.prefix.sequence,
-                    payload_len: entry.prefix.payload_len,
-                    payload_crc: entry.payload_crc,
-                }),
-                Kind::Noop => own = Some(Content::Noop(Bytes::copy_from_slice(entry.payload))),
-                Kind::Control => own = Some(Content::Control(Bytes::copy_from_slice(entry.payload))),
-            }
-        }
-        if entry.prefix.last_of_batch {
+    let mut next = None;
+    while bytes < BYTES && index <= last && at < segment.end {
+        reader.scan(at, (at + Length::new(BYTES)).min(segment.end), &mut |entry| {
+            let is_wanted = index >= first && index <= last && bytes < BYTES;
             if is_wanted {
-                let content = own.take().unwrap_or_else(|| Content::Data(std::mem::take(&mut references)));
-                batches.push((LogId { term, index }, content));
+                bytes += entry.len().get();
+                match entry.prefix.kind {
+                    Kind::Data => references.push(Reference {
+                        writer: entry.prefix.writer,
+                        sequence: entry.prefix.sequence,
+                        payload_len: entry.prefix.payload_len,
+                        payload_crc: entry.payload_crc,
+                    }),
+                    Kind::Noop => own = Some(Content::Noop(Bytes::copy_from_slice(entry.payload))),
+                    Kind::Control => own = Some(Content::Control(Bytes::copy_from_slice(entry.payload))),
+                }
             }
-            index = index.next();
-        }
-    })?;
+            if entry.prefix.last_of_batch {
+                if is_wanted {
+                    let content =
+                        own.take().unwrap_or_else(|| Content::Data(std::mem::take(&mut references)));
+                    batches.push((LogId { term, index }, content));
+                    next = Some((index.next(), entry.end()));
+                }
+                index = index.next();
+            }
+            at = entry.end();
+        })?;
+    }
+    if let Some((index, offset)) = next {
+        places.remember(index, offset);
+    }
     Ok(batches)
 }

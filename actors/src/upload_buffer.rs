@@ -17,7 +17,7 @@ use loglog_core::{Answer, Append, UploadBuffer as Buffer};
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::{LogId, Sequence, WriterId, crc32c, request};
 
-use crate::consensus::{Appends, ConsensusSlot, Payloads};
+use crate::consensus::{Appends, ConsensusSlot, Payloads, Refusals};
 use crate::faults::{Fault, Faults, panic_as_told};
 use crate::guard::Ctx;
 use crate::ticket::{Ticket, answer_all};
@@ -199,22 +199,25 @@ impl Handler<Offer> for UploadBuffer {
                     }
                     joined.push((ticket, append));
                 }
-                Err(refusal) => refused.push((ticket, Answer::Refused(refusal))),
+                Err(refusal) => refused.push((ticket, refusal)),
             }
         }
-        answer_all(refused);
-        if joined.is_empty() {
-            return;
-        }
         match self.consensus.get() {
-            // Appends lost in a dying actor's mailbox are answered by their tickets.
+            // What is lost in a dying actor's mailbox is answered by its tickets.
             Some(consensus) => {
-                let _ = consensus.tell(Appends(joined));
+                if !refused.is_empty() {
+                    let _ = consensus.tell(Refusals(refused));
+                }
+                if !joined.is_empty() {
+                    let _ = consensus.tell(Appends(joined));
+                }
             }
             None => {
                 let refusal =
                     Refusal::new(Code::Unavailable, "the log is being recovered: try again shortly");
-                answer_all(joined.into_iter().map(|(ticket, _)| (ticket, Answer::Refused(refusal.clone()))));
+                let tickets = joined.into_iter().map(|(ticket, _)| ticket);
+                let tickets = tickets.chain(refused.into_iter().map(|(ticket, _)| ticket));
+                answer_all(tickets.map(|ticket| (ticket, Answer::Refused(refusal.clone()))));
             }
         }
     }

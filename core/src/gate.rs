@@ -20,6 +20,8 @@ use crate::batch::{Content, Reference};
 
 /// Log bytes whose messages may wait.
 const GATE_BYTES_MAX: Length = Length::new(64 << 20);
+/// Batches that are asked for again at a time.
+const WANTED_MAX: usize = 64;
 
 /// What the gate needs to know of the log.
 pub(crate) trait Held {
@@ -63,10 +65,20 @@ pub(crate) enum Pass {
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     term: Term,
-    queue: VecDeque<(RaftMessage, Length)>,
+    queue: VecDeque<Queued>,
+    /// How many of them, from the head on, were looked at for payloads that are missing.
+    looked_at: usize,
     bytes: Length,
     wanted: HashMap<LogId, Want>,
     arrived: HashMap<LogId, Vec<NewEntry>>,
+}
+
+#[derive(Debug)]
+struct Queued {
+    message: RaftMessage,
+    length: Length,
+    /// Where its last batch will end, once it was looked at and that is known.
+    end: Option<Offset>,
 }
 
 impl Gate {
@@ -77,7 +89,7 @@ impl Gate {
         }
         if message.term > self.term {
             // A new leader: what the old one sent is of no use any more.
-            *self = Self { term: message.term, ..Self::default() };
+            self.clear(message.term);
         }
         let lengths = message
             .entries
@@ -88,22 +100,52 @@ impl Gate {
             return false;
         }
         self.bytes += length;
-        self.queue.push_back((message, length));
+        self.queue.push_back(Queued { message, length, end: None });
         true
     }
 
-    /// Looks at the head of the queue.
+    /// This node leads from this term on: what leaders of old sent is of no use any more.
+    pub(crate) fn clear(&mut self, term: Term) {
+        *self = Self { term, ..Self::default() };
+    }
+
+    /// Looks at the head of the queue. While it waits, what is missing for those behind it is wanted too: all of it comes in the
+    /// time that one would take.
     pub(crate) fn pass(&mut self, log: &impl Held) -> Pass {
-        let Some((head, _)) = self.queue.front() else { return Pass::Empty };
-        if log.term_of(head.index) != Some(head.log_term) {
+        let Some(head) = self.queue.front() else { return Pass::Empty };
+        if log.term_of(head.message.index) != Some(head.message.log_term) {
             // raft-rs will say no to it whatever it brings.
             let mut message = self.pop();
-            message.entries.clear();
+            for entry in message.entries.drain(..) {
+                self.wanted.remove(&entry.log_id);
+                self.arrived.remove(&entry.log_id);
+            }
             return Pass::Step(Box::new(message));
         }
-        let (mut newly, mut is_complete) = (Vec::new(), true);
-        let mut end = log.end_of(head.index);
-        for entry in &head.entries {
+        let mut newly = Vec::new();
+        if self.look(0, log, &mut newly) {
+            return Pass::Step(Box::new(self.pop()));
+        }
+        for at in self.looked_at.max(1)..self.queue.len() {
+            self.look(at, log, &mut newly);
+        }
+        self.looked_at = self.queue.len();
+        Pass::Wait(newly)
+    }
+
+    /// Wants what is missing for one message, where its place is known; true if nothing is.
+    fn look(&mut self, at: usize, log: &impl Held, newly: &mut Vec<Want>) -> bool {
+        let message = &self.queue[at].message;
+        let before = LogId { term: message.log_term, index: message.index };
+        let mut end = if log.term_of(before.index) == Some(before.term) {
+            log.end_of(before.index)
+        } else {
+            // The leader's log, as the message before this one brings it.
+            let previous = at.checked_sub(1).map(|at| &self.queue[at]);
+            previous.filter(|it| last_of(&it.message) == before).and_then(|it| it.end)
+        };
+        let mut is_complete = true;
+        for entry in &message.entries {
             if log.term_of(entry.log_id.index) == Some(entry.log_id.term) {
                 end = log.end_of(entry.log_id.index);
                 continue;
@@ -125,7 +167,8 @@ impl Gate {
                 newly.push(want);
             }
         }
-        if is_complete { Pass::Step(Box::new(self.pop())) } else { Pass::Wait(newly) }
+        self.queue[at].end = end;
+        is_complete
     }
 
     /// Payloads of a wanted batch are here. Others are not kept.
@@ -140,18 +183,25 @@ impl Gate {
         self.arrived.remove(&log_id)
     }
 
-    /// What is still wanted, in the log's order.
+    /// What is still wanted, in the log's order, the first of it.
     pub(crate) fn wanted(&self) -> Vec<Want> {
-        let mut wanted: Vec<Want> = self.wanted.values().cloned().collect();
+        let mut wanted: Vec<&Want> = self.wanted.values().collect();
         wanted.sort_by_key(|want| want.offset);
-        wanted
+        wanted.into_iter().take(WANTED_MAX).cloned().collect()
     }
 
     fn pop(&mut self) -> RaftMessage {
-        let (message, length) = self.queue.pop_front().expect("there is a head");
+        let Queued { message, length, .. } = self.queue.pop_front().expect("there is a head");
         self.bytes = Length::new(self.bytes.get() - length.get());
+        self.looked_at = self.looked_at.saturating_sub(1);
         message
     }
+}
+
+/// The last batch that a message brings, or the one it follows.
+fn last_of(message: &RaftMessage) -> LogId {
+    let before = LogId { term: message.log_term, index: message.index };
+    message.entries.last().map_or(before, |entry| entry.log_id)
 }
 
 #[cfg(test)]
@@ -226,6 +276,29 @@ mod tests {
         assert_eq!(gate.take(log_id(2, 6)).map(|entries| entries.len()), Some(1));
         assert!(gate.take(log_id(2, 6)).is_none());
         assert!(matches!(gate.pass(&log), Pass::Empty));
+    }
+
+    #[test]
+    fn s32_messages_behind_the_head_want_their_payloads_too() {
+        let (mut gate, log) = (Gate::default(), Log(5));
+        assert!(gate.push(append(2, 1, 5, &[6])));
+        assert!(gate.push(append(2, 2, 6, &[7, 8])));
+        assert!(gate.push(append(2, 2, 99, &[100])));
+        let length = 10 + OVERHEAD as u64;
+        let Pass::Wait(wants) = gate.pass(&log) else { panic!() };
+        let places: Vec<_> = wants.iter().map(|want| (want.log_id.index.get(), want.offset.get())).collect();
+        assert_eq!(
+            places,
+            [(6, 500), (7, 500 + length), (8, 500 + 2 * length)],
+            "not where the place is unknown"
+        );
+        assert!(gate.push(append(2, 2, 8, &[9])));
+        for index in [8, 7] {
+            gate.arrive(log_id(2, index), entries());
+        }
+        assert!(matches!(gate.pass(&log), Pass::Wait(_)), "first in, first out");
+        gate.arrive(log_id(2, 6), entries());
+        assert!(matches!(gate.pass(&log), Pass::Step(message) if message.entries.len() == 1));
     }
 
     #[test]

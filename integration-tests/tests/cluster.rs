@@ -322,7 +322,7 @@ fn a_follower_that_was_away_for_50_mb_catches_up() {
 }
 
 #[test]
-fn a_follower_that_was_away_for_thousands_of_small_batches_catches_up() {
+fn a_follower_that_was_away_for_many_small_batches_catches_up() {
     let mut cluster = start();
     let follower = cluster.follower();
     cluster.kill(follower);

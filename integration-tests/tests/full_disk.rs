@@ -1,11 +1,10 @@
 //! A full disk: appends are refused, reads go on, and service resumes when there is room.
 
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
-use loglog_integration_tests::{RawClient, until};
+use loglog_integration_tests::{RawClient, Tmpfs, until};
 use loglog_proto::error::Code;
 use loglog_proto::request::{Append, Read, RequestBody};
 use loglog_proto::response::{Appended, ResponseBody};
@@ -14,29 +13,6 @@ use loglog_proto::{Offset, Sequence, WriterId};
 use crate::daemon;
 
 const DEADLINE: Duration = Duration::from_secs(30);
-
-/// A small file system of its own, unmounted when this is dropped.
-struct Mount<'a>(&'a Path);
-
-impl<'a> Mount<'a> {
-    /// `None`, with a word why, unless tests may use root's powers here.
-    fn tmpfs(at: &'a Path, size: &str) -> Option<Self> {
-        if std::env::var("LOGLOG_ROOT_TESTS").as_deref() != Ok("1") {
-            println!("skipped: mounts a tmpfs; run as root with LOGLOG_ROOT_TESTS=1");
-            return None;
-        }
-        let option = format!("size={size}");
-        let status = Command::new("mount").args(["-t", "tmpfs", "-o", &option, "tmpfs"]).arg(at).status();
-        assert!(status.expect("mount runs").success(), "LOGLOG_ROOT_TESTS=1 promises that mounting works");
-        Some(Self(at))
-    }
-}
-
-impl Drop for Mount<'_> {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0).status();
-    }
-}
 
 struct Writer {
     client: RawClient,
@@ -70,7 +46,7 @@ impl Writer {
 #[test]
 fn s37_a_full_disk_refuses_appends_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
-    let Some(_mount) = Mount::tmpfs(dir.path(), "24m") else { return };
+    let Some(_mount) = Tmpfs::mount(dir.path(), "24m") else { return };
     let options = daemon(&dir).set("segment.bytes_max=1 MiB").set("data.free_min=4 MiB");
     let node = options.start();
     let mut writer = Writer { client: RawClient::connect(node.address()), last: 0 };

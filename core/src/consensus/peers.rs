@@ -1,0 +1,199 @@
+//! Peers: what other nodes say, and what is said to them.
+//!
+//! Owns:   the checks of incoming messages, the way through the payload gate, truncation, messages held until their sync.
+//! Keeps:  nothing a peer says makes raft-rs panic; what it says about the log waits for its payloads (S32).
+
+use bytes::Bytes;
+use loglog_proto::entry::Kind;
+use loglog_proto::peer::{RaftKind, RaftMessage};
+use loglog_proto::{Index, LogId, RaftId};
+use loglog_storage::NewEntry;
+
+use super::{Consensus, entry, messages, own_id};
+use crate::batch::Content;
+use crate::effects::Effects;
+use crate::gate::{Pass, Want};
+use crate::write_queue::Truncation;
+
+/// What a peer said that no node of ours would say, or not to us.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PeerError {
+    /// It is meant for another.
+    #[error("a message for {to} came to {own}")]
+    NotForUs {
+        /// Who is meant.
+        to: RaftId,
+        /// Who we are.
+        own: RaftId,
+    },
+    /// It is from somebody who is no member.
+    #[error("a message from {from}, who is no member")]
+    Stranger {
+        /// Who says so.
+        from: RaftId,
+    },
+    /// Its batches do not follow one another, or cannot be read.
+    #[error("batches from {from} do not follow one another or cannot be read")]
+    Malformed {
+        /// Who says so.
+        from: RaftId,
+    },
+    /// Payloads are not what the references say.
+    #[error("the payloads of batch {log_id} are not what its references say")]
+    Payloads {
+        /// The batch.
+        log_id: LogId,
+    },
+}
+
+impl<T> Consensus<T> {
+    /// A peer says something. What it says about the log waits at the payload gate; all else is heard at once (S32).
+    ///
+    /// # Errors
+    /// [`PeerError`] for what no node of ours would say; nothing is changed.
+    pub fn step(&mut self, mut message: RaftMessage) -> Result<(), PeerError> {
+        self.check(&message)?;
+        if message.kind == RaftKind::Append {
+            self.gate.push(message);
+            return Ok(());
+        }
+        if message.kind == RaftKind::Heartbeat {
+            // S23: a leader that believes more of us than we hold must not commit beyond our end.
+            message.commit = message.commit.min(Index::new(self.raw.raft.raft_log.last_index()));
+        }
+        self.hear(message);
+        Ok(())
+    }
+
+    /// The payloads of a batch that was wanted.
+    ///
+    /// # Errors
+    /// [`PeerError::Payloads`] if they are not what the references say (S31).
+    pub fn payloads(&mut self, want: &Want, payloads: Vec<Bytes>) -> Result<(), PeerError> {
+        if payloads.len() != want.references.len() {
+            return Err(PeerError::Payloads { log_id: want.log_id });
+        }
+        let mut entries = Vec::with_capacity(payloads.len());
+        for (reference, payload) in want.references.iter().zip(payloads) {
+            if payload.len() != reference.payload_len as usize
+                || loglog_proto::crc32c(&payload) != reference.payload_crc
+            {
+                return Err(PeerError::Payloads { log_id: want.log_id });
+            }
+            entries.push(NewEntry {
+                kind: Kind::Data,
+                writer: reference.writer,
+                sequence: reference.sequence,
+                payload,
+                payload_crc: reference.payload_crc,
+            });
+        }
+        self.gate.arrive(want.log_id, entries);
+        Ok(())
+    }
+
+    /// Old batches that were asked for by [`Effects::fetches`], read from the segments: their ids and contents, in order,
+    /// beginning with the one asked for. Empty if they could not be read: raft-rs asks again.
+    pub fn fetched(&mut self, fetch: u64, batches: Vec<(LogId, Content)>) {
+        let Some(at) = self.fetching.iter().position(|(number, _)| *number == fetch) else { return };
+        let (_, context) = self.fetching.swap_remove(at);
+        let entries = batches.into_iter().map(|(log_id, content)| entry(log_id, content.encode())).collect();
+        self.raw.store().set_read(entries);
+        self.raw.on_entries_fetched(context);
+        self.raw.store().set_read(Vec::new());
+    }
+
+    /// Batches whose payloads are missing still, in the log's order.
+    #[must_use]
+    pub fn wanted(&self) -> Vec<Want> {
+        self.gate.wanted()
+    }
+
+    /// A message to this peer was lost (S32).
+    pub fn unreachable(&mut self, peer: RaftId) {
+        self.raw.report_unreachable(peer.get());
+        self.draw_timeout();
+    }
+
+    /// Lets append messages through whose payloads are here.
+    pub(super) fn pass_gate(&mut self, wall_clock_ms: u64, effects: &mut Effects<T>) {
+        loop {
+            match self.gate.pass(self.raw.raft.store()) {
+                Pass::Step(message) => {
+                    self.hear(*message);
+                    // The next message is judged by a log that has taken this one.
+                    self.drain(wall_clock_ms, effects);
+                }
+                Pass::Wait(wants) => {
+                    effects.wants.extend(wants);
+                    return;
+                }
+                Pass::Empty => return,
+            }
+        }
+    }
+
+    pub(super) fn hear(&mut self, message: RaftMessage) {
+        // A peer that is no member (any more), or a reply to nothing: raft-rs ignores it, and so do we.
+        let _ = self.raw.step(messages::incoming(message));
+        self.draw_timeout();
+    }
+
+    /// Messages whose `Ready` has reached the disk may go.
+    pub(super) fn release_held(&mut self, effects: &mut Effects<T>) {
+        while self.held.front().is_some_and(|(number, _)| *number <= self.persisted_ready) {
+            effects.messages.extend(self.held.pop_front().into_iter().flat_map(|(_, held)| held));
+        }
+    }
+
+    /// As it travels; the entry that opens a term gets the payload it has in our log, which raft-rs does not know.
+    pub(super) fn outgoing(&self, message: raft::eraftpb::Message) -> Option<RaftMessage> {
+        let mut message = messages::outgoing(message)?;
+        if message.kind == RaftKind::Append {
+            for entry in message.entries.iter_mut().filter(|entry| entry.content.is_empty()) {
+                entry.content = self.raw.store().content_of(entry.log_id)?;
+            }
+        }
+        Some(message)
+    }
+
+    /// What raft-rs would panic on, or what was never made by a node of ours.
+    pub(super) fn check(&self, message: &RaftMessage) -> Result<(), PeerError> {
+        let own = own_id(&self.meta);
+        if message.to != own {
+            return Err(PeerError::NotForUs { to: message.to, own });
+        }
+        if !self
+            .meta
+            .membership
+            .voters
+            .iter()
+            .chain(&self.meta.membership.learners)
+            .any(|it| it.id == message.from)
+        {
+            return Err(PeerError::Stranger { from: message.from });
+        }
+        if message.kind == RaftKind::Append {
+            let (mut last, mut is_sound) = (LogId { term: message.log_term, index: message.index }, true);
+            for entry in &message.entries {
+                let id = entry.log_id;
+                is_sound &= id.index == last.index.next() && id.term >= last.term && id.term <= message.term;
+                is_sound &= Content::decode(&entry.content).is_ok();
+                last = id;
+            }
+            if !is_sound {
+                return Err(PeerError::Malformed { from: message.from });
+            }
+        }
+        Ok(())
+    }
+
+    /// Another leader's log replaces ours from `first` on.
+    pub(super) fn truncate(&mut self, first: Index, effects: &mut Effects<T>) {
+        assert!(first > self.committed.index, "what is committed is never truncated");
+        let (last, to) = self.raw.mut_store().truncate(first);
+        self.writers.roll_back(to);
+        self.write.truncate(Truncation { first_removed: first, last, to });
+        self.give_up_waiting(effects);
+    }
+}
