@@ -184,7 +184,7 @@ pub struct Copy {
     pub last: LogId,
     /// Where the first batch begins.
     pub offset: Offset,
-    /// The most bytes wanted; at least one whole batch is sent.
+    /// The most bytes wanted.
     pub limit: u64,
 }
 
@@ -195,7 +195,7 @@ pub struct Copied {
     pub id: RequestId,
     /// Where they lie in the log.
     pub offset: Offset,
-    /// Whole batches.
+    /// The bytes from there on, of one segment.
     pub bytes: Bytes,
 }
 

@@ -3,7 +3,7 @@
 //! Owns:   their kinds, fields and bytes.
 //! Never:  answers one.
 //!
-//! Source: docs/protocol.md, "Requests".
+//! Source: docs/protocol.md.
 
 use bytes::{Bytes, BytesMut};
 

@@ -3,7 +3,7 @@
 //! Owns:   their kinds, fields and bytes. Rare answers carry a map of names, so that they can grow; frequent ones are arrays.
 //! Never:  decides an answer.
 //!
-//! Source: docs/protocol.md, "Responses".
+//! Source: docs/protocol.md.
 
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
@@ -92,7 +92,7 @@ pub struct WireLimits {
     pub read_wait_ms_max: u64,
     /// Appends of one writer in flight.
     pub writer_appends_max: u64,
-    /// Payload bytes of one connection in flight.
+    /// Bytes of one connection's requests in flight: payloads, and 256 for each request.
     pub connection_bytes_max: u64,
 }
 

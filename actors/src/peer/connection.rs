@@ -16,6 +16,7 @@ use loglog_proto::peer::{Copied, Copy, PEER_FRAME_BYTES_MAX, PeerMessage, RaftMe
 use loglog_storage::LogReader;
 use slog::{debug, info};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -28,6 +29,9 @@ use crate::view::LogView;
 
 /// Read from the socket at a time, bytes.
 const READ_BYTES: usize = 256 << 10;
+
+/// Silent sockets are not kept.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The actor.
 pub struct PeerConnection {
@@ -122,9 +126,11 @@ impl PeerConnection {
     fn copy(&self, copy: Copy, ctx: &mut Ctx<Self>) {
         let (reader, send) = (self.view.reader(), self.send.clone());
         let serving = async move {
-            let (Some(reader), Some(send)) = (reader, send) else { return Ok(()) };
-            let answer =
-                tokio::task::spawn_blocking(move || serve(&reader, copy)).await.map_err(io::Error::other)?;
+            let Some(send) = send else { return Ok(()) };
+            let answer = match reader {
+                Some(reader) => tokio::task::spawn_blocking(move || serve(&reader, copy)).await?,
+                None => PeerMessage::Refused(Refusal::new(Code::Unavailable, "the log is being recovered")),
+            };
             let mut out = BytesMut::new();
             answer.encode(&mut out);
             send.lock().await.write_all(&out).await
@@ -187,6 +193,12 @@ impl Actor for PeerConnection {
             debug!(ctx.log(), "a peer was gone before it began"; "error" => %error);
             ctx.stop();
         }
+        ctx.run_later(HANDSHAKE_TIMEOUT, |connection, ctx| {
+            if !connection.is_open {
+                debug!(ctx.log(), "a peer did not say hello in time");
+                ctx.stop();
+            }
+        });
     }
 }
 
