@@ -194,7 +194,7 @@ impl Actor for PeerConnection {
             ctx.stop();
         }
         ctx.run_later(HANDSHAKE_TIMEOUT, |connection, ctx| {
-            if !connection.is_open {
+            if connection.peer.is_none() {
                 debug!(ctx.log(), "a peer did not say hello in time");
                 ctx.stop();
             }
