@@ -75,12 +75,14 @@ impl NodeCredits {
 impl Credits {
     /// Takes `bytes` for requests that are here, waiting for them if need be.
     pub async fn take(&self, bytes: usize) -> Credit {
+        let bytes = bytes.min(self.connection.max as usize);
         let connection = self.connection.take(bytes).await;
         Credit { _connection: connection, _node: self.node.usual.take(bytes).await }
     }
 
     /// Takes `bytes` for a large frame that is still to come.
     pub async fn take_ahead(&self, bytes: usize) -> Credit {
+        let bytes = bytes.min(self.connection.max as usize);
         let connection = self.connection.take(bytes).await;
         Credit { _connection: connection, _node: self.node.large.take(bytes).await }
     }
