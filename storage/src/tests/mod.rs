@@ -8,5 +8,4 @@ mod install;
 mod kit;
 mod order;
 mod power_cut;
-mod speed;
 mod workload;
