@@ -10,7 +10,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use actix_rt::Arbiter;
@@ -32,11 +32,10 @@ use crate::credits::NodeCredits;
 use crate::faults::Faults;
 use crate::guard::Restart;
 use crate::listener::{self, Close, Connections, Listener};
-use crate::peer::fetcher::{self, Fetcher};
+use crate::peer::PeerIdentity;
 use crate::peer::formation::{self, ClusterNode, FormationError};
-use crate::peer::link::PeerLink;
-use crate::peer::listener::{self as peer_listener, PeerListener, PeerParts};
-use crate::peer::{PeerIdentity, SharedIdentity};
+use crate::peer::listener::PeerParts;
+use crate::peer::port::PeerPort;
 use crate::read_waiters::{self, ReadWaiters};
 use crate::services::{Identity, Services};
 use crate::storage_group::{Fatal, GroupParts, Opened, RecoveryError, StorageGroup};
@@ -228,15 +227,33 @@ impl Node {
             log: log.clone(),
         });
         let is_cluster = options.cluster_nodes.len() > 1;
-        let mut peers = PeerPort { identity: None, socket: None, parts: None };
+        let bind_peer = |source| NodeError::BindPeer { address: options.listen_peer, source };
+        let port = |cluster, incarnation| {
+            PeerPort::new(PeerParts {
+                identity: Arc::new(PeerIdentity {
+                    cluster,
+                    node: options.node,
+                    incarnation,
+                    segment_bytes_max: options.segment_bytes_max,
+                    membership: RwLock::new(None),
+                }),
+                consensus: slot.clone(),
+                view: Arc::clone(&view),
+                supervisor: supervisor.clone(),
+                arbiter: net.handle(),
+                next: Arc::default(),
+                faults: faults.clone(),
+            })
+        };
+        let mut peers = None;
         if !dir.is_formed()? {
             let state = if is_cluster {
-                formation::check(&options.cluster_nodes, options.node, options.cluster)?;
+                let cluster = formation::check(&options.cluster_nodes, options.node, options.cluster)?;
                 let drawn = || draw(|| Incarnation::new(rng.random()));
                 let incarnation = formation::incarnation(&options.data_dir, drawn)?;
-                let identity = Arc::new(identity_of(&options, incarnation));
-                peers.open(Arc::clone(&identity), &options, &net, &supervisor, &slot, &view, &faults)?;
-                let membership = formation::gather(&options.cluster_nodes, &identity, &log).await?;
+                let peers = peers.insert(port(cluster, incarnation));
+                peers.open(options.listen_peer).map_err(bind_peer)?;
+                let membership = formation::gather(&options.cluster_nodes, peers.identity(), &log).await?;
                 genesis(&options, incarnation, membership)
             } else {
                 let incarnation = draw(|| Incarnation::new(rng.random()));
@@ -248,14 +265,14 @@ impl Node {
         }
         let Opened { state, end } = group.recover().await?;
         if state.node != options.node {
-            let (path, expected, found) = (options.data_dir, options.node, state.node);
+            let (path, expected, found) = (options.data_dir.clone(), options.node, state.node);
             return Err(NodeError::OtherNode { path, expected, found });
         }
         let is_alone = state.membership.voters.len() == 1;
         if !is_alone {
-            let identity = peers.identity(&options, &state);
-            peers.open(Arc::clone(&identity), &options, &net, &supervisor, &slot, &view, &faults)?;
-            group.set_peers(link_peers(&state.membership, &identity, &net, &supervisor, &slot, &faults));
+            let mut peers = peers.unwrap_or_else(|| port(state.cluster, state.incarnation));
+            peers.open(options.listen_peer).map_err(bind_peer)?;
+            group.set_peers(peers.link(&state.membership));
         }
         group.run();
         // A client that knew more of the log before a restart is not to be told that it ends earlier. (A panic
@@ -442,7 +459,8 @@ impl Node {
     }
 }
 
-fn permanent(name: &str, kind: &'static str) -> Child {
+/// A child that is restarted in place.
+pub(crate) fn permanent(name: &str, kind: &'static str) -> Child {
     let restart = Restart::InPlace(LIMITS);
     Child { name: name.to_owned(), kind, parent: "node".to_owned(), restart }
 }
@@ -453,106 +471,6 @@ fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {
         Ok((socket, address))
     });
     bound.map_err(|source| NodeError::Bind { address, source })
-}
-
-/// The peer port: opened before the cluster is formed, so that nodes find one another.
-struct PeerPort {
-    identity: Option<SharedIdentity>,
-    socket: Option<Handle<PeerListener>>,
-    parts: Option<PeerParts>,
-}
-
-impl PeerPort {
-    /// Who we are to peers, now that the cluster is formed.
-    fn identity(&mut self, options: &NodeOptions, state: &MetaState) -> SharedIdentity {
-        let identity = self.identity.take().unwrap_or_else(|| {
-            let options = NodeOptions { cluster: Some(state.cluster), ..options.clone() };
-            Arc::new(identity_of(&options, state.incarnation))
-        });
-        let membership = Some(state.membership.clone());
-        *identity.membership.write().unwrap_or_else(std::sync::PoisonError::into_inner) = membership;
-        identity
-    }
-
-    /// Listens, unless it does already.
-    #[expect(clippy::too_many_arguments, reason = "called twice, with what a start has at hand")]
-    fn open(
-        &mut self,
-        identity: SharedIdentity,
-        options: &NodeOptions,
-        net: &Arbiter,
-        supervisor: &Supervisor,
-        slot: &ConsensusSlot,
-        view: &Arc<LogView>,
-        faults: &Faults,
-    ) -> Result<(), NodeError> {
-        self.identity = Some(Arc::clone(&identity));
-        if self.socket.is_some() {
-            return Ok(());
-        }
-        let address = options.listen_peer;
-        let socket = TcpListener::bind(address).map_err(|source| NodeError::BindPeer { address, source })?;
-        let parts = PeerParts {
-            identity,
-            consensus: slot.clone(),
-            view: Arc::clone(view),
-            supervisor: supervisor.clone(),
-            arbiter: net.handle(),
-            next: Arc::default(),
-            faults: faults.clone(),
-        };
-        let own = parts.clone();
-        let handle =
-            supervisor.spawn(permanent(peer_listener::NAME, "PeerListener"), &net.handle(), move || {
-                PeerListener::new(socket.try_clone().ok(), own.clone())
-            });
-        faults.enlist(peer_listener::NAME, &handle);
-        self.socket = Some(handle);
-        self.parts = Some(parts);
-        Ok(())
-    }
-}
-
-/// A link to each other member, and the fetcher.
-fn link_peers(
-    membership: &Membership,
-    identity: &SharedIdentity,
-    net: &Arbiter,
-    supervisor: &Supervisor,
-    slot: &ConsensusSlot,
-    faults: &Faults,
-) -> Peers {
-    let others: Vec<Member> =
-        membership.voters.iter().filter(|member| member.id != identity.raft_id()).cloned().collect();
-    let links = others.iter().map(|peer| {
-        let name = PeerLink::name(peer);
-        let (own, identity, slot, own_faults) =
-            (peer.clone(), Arc::clone(identity), slot.clone(), faults.clone());
-        let link = supervisor.spawn(permanent(&name, "PeerLink"), &net.handle(), move || {
-            PeerLink::new(own.clone(), Arc::clone(&identity), slot.clone(), own_faults.clone())
-        });
-        faults.enlist(&name, &link);
-        (peer.id, link)
-    });
-    let links = links.collect();
-    let (identity, slot, own_faults) = (Arc::clone(identity), slot.clone(), faults.clone());
-    let fetcher = supervisor.spawn(permanent(fetcher::NAME, "Fetcher"), &net.handle(), move || {
-        Fetcher::new(Arc::clone(&identity), others.clone(), slot.clone(), own_faults.clone())
-    });
-    faults.enlist(fetcher::NAME, &fetcher);
-    Peers { links, fetcher: Some(fetcher) }
-}
-
-/// # Panics
-/// Without a cluster id, which was checked.
-fn identity_of(options: &NodeOptions, incarnation: Incarnation) -> PeerIdentity {
-    PeerIdentity {
-        cluster: options.cluster.expect("a cluster of several nodes has an id"),
-        node: options.node,
-        incarnation,
-        segment_bytes_max: options.segment_bytes_max,
-        membership: std::sync::RwLock::new(None),
-    }
 }
 
 /// The first state of a node that is alone.

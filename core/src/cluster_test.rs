@@ -7,7 +7,7 @@ use bytes::Bytes;
 use loglog_proto::entry::{Kind, OVERHEAD};
 use loglog_proto::error::Code;
 use loglog_proto::limits::{WRITER_MEMORY, WRITER_SEQUENCES_MAX};
-use loglog_proto::peer::{PeerMessage, RaftMessage};
+use loglog_proto::peer::{PeerMessage, RaftKind, RaftMessage};
 use loglog_proto::{
     ClusterId, Incarnation, Index, Length, LogId, NodeId, Offset, RaftId, Sequence, Term, WriterId,
 };
@@ -452,6 +452,39 @@ fn run(seed: u64) -> (usize, usize, u64, u64) {
         }
     }
     (after, cluster.leaders.len(), cluster.fetched, cluster.old_read)
+}
+
+#[test]
+fn s23_a_heartbeat_commits_nothing_beyond_our_end() {
+    let mut cluster = Cluster::new(7);
+    // A leader that believes more of us than we hold: raft-rs alone would panic on it.
+    let heartbeat = RaftMessage {
+        kind: RaftKind::Heartbeat,
+        from: raft_id(1),
+        to: raft_id(2),
+        term: Term::new(5),
+        log_term: Term::ZERO,
+        index: Index::ZERO,
+        commit: Index::new(100),
+        commit_term: Term::ZERO,
+        reject: false,
+        reject_hint: Index::ZERO,
+        context: Bytes::new(),
+        entries: Vec::new(),
+    };
+    cluster.nodes[1].consensus.step(heartbeat.clone()).unwrap();
+    cluster.turn(1);
+    let status = cluster.nodes[1].consensus.status();
+    assert_eq!(
+        (status.term, status.leader, status.committed.index),
+        (Term::new(5), Some(raft_id(1)), Index::new(1))
+    );
+    // And what no member says, or not to us, is not heard at all.
+    for stranger in
+        [RaftMessage { from: raft_id(9), ..heartbeat.clone() }, RaftMessage { to: raft_id(3), ..heartbeat }]
+    {
+        assert!(cluster.nodes[1].consensus.step(stranger).is_err());
+    }
 }
 
 #[test]

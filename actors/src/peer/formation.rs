@@ -66,11 +66,15 @@ pub enum FormationError {
     },
 }
 
-/// Checks that the nodes are a cluster with this node in it.
+/// Checks that the nodes are a cluster with this node in it; returns its id.
 ///
 /// # Errors
 /// [`FormationError::Nodes`] says what is wrong.
-pub fn check(nodes: &[ClusterNode], own: NodeId, cluster: Option<ClusterId>) -> Result<(), FormationError> {
+pub fn check(
+    nodes: &[ClusterNode],
+    own: NodeId,
+    cluster: Option<ClusterId>,
+) -> Result<ClusterId, FormationError> {
     let mut ids: Vec<NodeId> = nodes.iter().map(|node| node.id).collect();
     ids.sort_unstable();
     if let Some(twice) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -79,11 +83,11 @@ pub fn check(nodes: &[ClusterNode], own: NodeId, cluster: Option<ClusterId>) -> 
     if !ids.contains(&own) {
         return Err(FormationError::Nodes(format!("this node, {own} (node.id), is not among them")));
     }
-    if cluster.is_none() {
-        let why = "several nodes need a cluster.id, the same on each: draw 16 hex digits";
-        return Err(FormationError::Nodes(why.to_owned()));
-    }
-    Ok(())
+    cluster.ok_or_else(|| {
+        FormationError::Nodes(
+            "several nodes need a cluster.id, the same on each: draw 16 hex digits".to_owned(),
+        )
+    })
 }
 
 /// This node's incarnation: the one kept, or a new one, synced before anybody hears of it (S22).

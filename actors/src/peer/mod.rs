@@ -16,6 +16,7 @@ pub mod fetcher;
 pub mod formation;
 pub mod link;
 pub mod listener;
+pub(crate) mod port;
 mod socket;
 
 use std::sync::Arc;
