@@ -194,6 +194,9 @@ impl<'a> Reader<'a> {
         what: &str,
         read: impl FnOnce(&mut &'a [u8]) -> Result<T, E>,
     ) -> Result<T, FrameError> {
+        if self.left == 0 {
+            return Err(self.malformed(format!("{name} is missing")));
+        }
         let value = read(&mut self.rest).map_err(|_| self.malformed(format!("{name} is not {what}")))?;
         self.left -= 1;
         Ok(value)
@@ -209,7 +212,7 @@ impl<'a> Reader<'a> {
 
     /// Takes a nil, if one is next.
     fn nil(&mut self) -> bool {
-        let nil = self.rest.first() == Some(&0xc0);
+        let nil = self.left > 0 && self.rest.first() == Some(&0xc0);
         if nil {
             self.rest = &self.rest[1..];
             self.left -= 1;
@@ -270,9 +273,8 @@ impl<'a> Reader<'a> {
 
     /// A last field that is a map of names to values; only a client reads one, so its shape is a node's.
     pub(crate) fn map<T: serde::de::DeserializeOwned>(mut self, name: &str) -> Result<T, FrameError> {
+        self.expect(1)?;
         let rest = std::mem::take(&mut self.rest);
-        self.left -= 1;
-        self.expect(0)?;
         rmp_serde::from_slice(rest).map_err(|error| self.malformed(format!("{name}: {error}")))
     }
 
