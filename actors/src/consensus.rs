@@ -18,12 +18,12 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message};
 use bytes::Bytes;
 use loglog_core::effects::Fetch;
 use loglog_core::gate::Want;
-use loglog_core::{Append, Consensus as Core, Effects};
+use loglog_core::{Append, Consensus as Core, Effects, Role};
 use loglog_proto::error::Refusal;
 use loglog_proto::peer::RaftMessage;
-use loglog_proto::{LogId, RaftId};
+use loglog_proto::{LogId, RaftId, Term};
 use loglog_storage::{LogReader, Meta};
-use slog::warn;
+use slog::{info, warn};
 
 use crate::faults::{Fault, Faults, panic_as_told};
 use crate::guard::Ctx;
@@ -55,6 +55,8 @@ pub struct Consensus {
     is_mark_loose: bool,
     /// Groups written since the last tick: the disk is busy, the mark can wait.
     groups: u64,
+    /// Role, term and leader as they were told last.
+    place: Option<(Role, Term, Option<RaftId>)>,
     /// Batches whose payloads were missing at the last look.
     missing: HashSet<LogId>,
     /// Where old batches lie that were asked for last.
@@ -185,6 +187,7 @@ impl Consensus {
             is_turn_due: false,
             is_mark_loose: false,
             groups: 0,
+            place: None,
             missing: HashSet::new(),
             places: Arc::default(),
         }
@@ -286,7 +289,14 @@ impl Consensus {
         for fetch in fetches {
             self.read_old(fetch, ctx);
         }
-        self.parts.view.publish_status(self.core.status());
+        let status = self.core.status();
+        let place = (status.role, status.term, status.leader);
+        if self.place != Some(place) {
+            self.place = Some(place);
+            info!(ctx.log(), "this node's place"; "role" => ?status.role, "term" => status.term.get(),
+                "leader" => status.leader.map(|leader| leader.node().get()));
+        }
+        self.parts.view.publish_status(status);
         if let Some(committed) = committed {
             self.parts.view.publish_committed(committed);
             // While the waiters restart, each wait looks at the view again by itself.
