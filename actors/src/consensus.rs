@@ -56,7 +56,7 @@ pub struct Consensus {
     /// Groups written since the last tick: the disk is busy, the mark can wait.
     groups: u64,
     /// Role, term and leader as they were told last.
-    place: Option<(Role, Term, Option<RaftId>)>,
+    standing: Option<(Role, Term, Option<RaftId>)>,
     /// Batches whose payloads were missing at the last look.
     missing: HashSet<LogId>,
     /// Where old batches lie that were asked for last.
@@ -187,7 +187,7 @@ impl Consensus {
             is_turn_due: false,
             is_mark_loose: false,
             groups: 0,
-            place: None,
+            standing: None,
             missing: HashSet::new(),
             places: Arc::default(),
         }
@@ -290,10 +290,10 @@ impl Consensus {
             self.read_old(fetch, ctx);
         }
         let status = self.core.status();
-        let place = (status.role, status.term, status.leader);
-        if self.place != Some(place) {
-            self.place = Some(place);
-            info!(ctx.log(), "this node's place"; "role" => ?status.role, "term" => status.term.get(),
+        let standing = (status.role, status.term, status.leader);
+        if self.standing != Some(standing) {
+            self.standing = Some(standing);
+            info!(ctx.log(), "this node's standing"; "role" => ?status.role, "term" => status.term.get(),
                 "leader" => status.leader.map(|leader| leader.node().get()));
         }
         self.parts.view.publish_status(status);

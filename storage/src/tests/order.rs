@@ -17,7 +17,7 @@ fn sim() -> (SimVfs, Arc<dyn Vfs>) {
 }
 
 #[test]
-fn s03_s04_a_roll_prepares_seals_renames_syncs_and_only_then_writes() {
+fn s04_a_roll_prepares_seals_renames_syncs_and_only_then_writes() {
     let (sim, vfs) = sim();
     let (_dir, mut log) = open(&vfs, Path::new("/d"), 1000);
     let mut chain = Chain::new();
