@@ -9,6 +9,7 @@ pub mod frame;
 pub mod header;
 pub mod ids;
 pub mod limits;
+pub mod manage;
 pub mod peer;
 pub mod position;
 pub mod request;

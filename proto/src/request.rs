@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use crate::frame::{FrameError, Reader, Writer};
 use crate::ids::{ClusterId, RequestId, Sequence, WriterId};
 use crate::limits::PAYLOAD_BYTES_MAX;
+use crate::manage::Manage;
 use crate::position::Offset;
 
 /// The protocol version this code speaks.
@@ -24,6 +25,7 @@ pub(crate) mod kind {
     pub(crate) const END: u8 = 5;
     pub(crate) const STATUS: u8 = 6;
     pub(crate) const FAULT: u8 = 7;
+    pub(crate) const MANAGE: u8 = 8;
     pub(crate) const REPLY: u8 = 64;
     pub(crate) const REFUSED: u8 = 127;
 }
@@ -69,6 +71,8 @@ pub enum RequestBody {
         /// `handler`, `async` or `started`.
         how: String,
     },
+    /// Manages the log: trims it, changes its members, moves the lead.
+    Manage(Box<Manage>),
 }
 
 /// A payload ahead of its append.
@@ -184,6 +188,11 @@ impl Request {
                 to.text(how);
                 to.finish();
             }
+            RequestBody::Manage(manage) => {
+                let mut to = begin(out, kind::MANAGE, 1);
+                to.map(&**manage);
+                to.finish();
+            }
         }
         &[]
     }
@@ -258,6 +267,9 @@ impl Request {
                     actor: from.text("actor")?.to_owned(),
                     how: from.text("how")?.to_owned(),
                 }
+            }
+            kind::MANAGE => {
+                return Ok(Self { id, body: RequestBody::Manage(Box::new(from.map("manage")?)) });
             }
             _ => return Err(from.malformed(format!("unknown kind {kind}"))),
         };

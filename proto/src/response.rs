@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Code, Detail, Refusal};
 use crate::frame::{FrameError, Reader, Writer};
 use crate::ids::{ClusterId, NodeId, RequestId};
+use crate::manage::Managed;
 use crate::position::{Offset, Term};
 use crate::request::kind;
 
@@ -45,6 +46,8 @@ pub enum ResponseBody {
     Status(Box<Status>),
     /// The fault is on its way.
     Injected,
+    /// What a [`Manage`](crate::manage::Manage) came to.
+    Managed(Box<Managed>),
     /// Not done, and why.
     Refused(Refusal),
 }
@@ -256,6 +259,11 @@ impl Response {
                 to.finish();
             }
             ResponseBody::Injected => begin(out, kind::FAULT, 0).finish(),
+            ResponseBody::Managed(managed) => {
+                let mut to = begin(out, kind::MANAGE, 1);
+                to.map(&**managed);
+                to.finish();
+            }
             ResponseBody::Refused(refusal) => write_refusal(out, self.id, refusal),
         }
     }
@@ -274,6 +282,9 @@ impl Response {
             kind::HELLO => return Ok(Self { id, body: ResponseBody::Welcome(from.map("welcome")?) }),
             kind::STATUS => {
                 return Ok(Self { id, body: ResponseBody::Status(Box::new(from.map("status")?)) });
+            }
+            kind::MANAGE => {
+                return Ok(Self { id, body: ResponseBody::Managed(Box::new(from.map("managed")?)) });
             }
             kind::UPLOAD => ResponseBody::Uploaded,
             kind::APPEND => {

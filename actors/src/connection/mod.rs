@@ -209,6 +209,9 @@ impl Connection {
                     self.reply(id, ResponseBody::Status(Box::new(status)));
                 }
                 RequestBody::Fault { actor, how } => self.inject(id, &actor, &how, ctx),
+                RequestBody::Manage(_) => {
+                    self.refuse(id, Refusal::new(Code::Forbidden, "this node cannot be managed yet"));
+                }
             }
         }
         if !appends.is_empty() {

@@ -352,6 +352,7 @@ fn handle(shared: &Arc<Shared>, number: u64, request: Request, to: &mpsc::Unboun
             inner.uploads.push(upload);
             ResponseBody::Uploaded
         }
+        RequestBody::Manage(_) => ResponseBody::Refused(Refusal::new(Code::Forbidden, "not here")),
         RequestBody::Fault { .. } => ResponseBody::Refused(Refusal::new(Code::Forbidden, "set debug.faults")),
     };
     let _ = to.send(Response { id, body });
