@@ -13,7 +13,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use loglog_proto::peer::RaftMessage;
-use loglog_proto::{Length, LogId, Offset, Term};
+use loglog_proto::{Index, Length, LogId, Offset, Term};
 use loglog_storage::NewEntry;
 
 use crate::batch::{Content, Reference};
@@ -26,9 +26,9 @@ const WANTED_MAX: usize = 64;
 /// What the gate needs to know of the log.
 pub(crate) trait Held {
     /// The term of the batch at that index, where there is one.
-    fn term_of(&self, index: loglog_proto::Index) -> Option<Term>;
+    fn term_of(&self, index: Index) -> Option<Term>;
     /// Where it ends, where that is known.
-    fn end_of(&self, index: loglog_proto::Index) -> Option<Offset>;
+    fn end_of(&self, index: Index) -> Option<Offset>;
 }
 
 /// Payloads that are missing for a batch.
@@ -107,6 +107,11 @@ impl Gate {
     /// This node leads from this term on: what leaders of old sent is of no use any more.
     pub(crate) fn clear(&mut self, term: Term) {
         *self = Self { term, ..Self::default() };
+    }
+
+    /// Whether payloads are wanted for a batch before this index.
+    pub(crate) fn waits_below(&self, index: Index) -> bool {
+        self.wanted.keys().any(|log_id| log_id.index < index)
     }
 
     /// Looks at the head of the queue. While it waits, what is missing for those behind it is wanted too: all of it comes in the
@@ -209,7 +214,7 @@ mod tests {
     use bytes::Bytes;
     use loglog_proto::entry::{Kind, OVERHEAD};
     use loglog_proto::peer::{RaftEntry, RaftKind};
-    use loglog_proto::{Incarnation, Index, NodeId, RaftId, Sequence, WriterId};
+    use loglog_proto::{Incarnation, NodeId, RaftId, Sequence, WriterId};
 
     use super::*;
 

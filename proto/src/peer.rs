@@ -38,6 +38,7 @@ mod kind {
     pub(super) const RAFT: u8 = 36;
     pub(super) const COPY: u8 = 37;
     pub(super) const COPIED: u8 = 38;
+    pub(super) const STANDING: u8 = 39;
 }
 
 /// A peer message. The request id ties a [`PeerMessage::Copied`] to its [`PeerMessage::Copy`]; elsewhere it is 0.
@@ -50,13 +51,15 @@ pub enum PeerMessage {
     /// Opens a link.
     Hello(PeerHello),
     /// The link is open.
-    Accepted,
+    Accepted(PeerAccepted),
     /// Raft's.
     Raft(Box<RaftMessage>),
     /// Asks for raw log bytes.
     Copy(Copy),
     /// Raw log bytes.
     Copied(Copied),
+    /// How the sender stands; one way.
+    Standing(PeerStanding),
     /// Not done, and why.
     Refused(Refusal),
 }
@@ -79,7 +82,7 @@ pub struct Announcement {
 }
 
 /// The first message on a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerHello {
     /// [`PEER_VERSION`].
     pub version: u32,
@@ -89,6 +92,32 @@ pub struct PeerHello {
     pub from: RaftId,
     /// Who is meant.
     pub to: RaftId,
+    /// Index of the membership that the speaker goes by: a later one than the listener's may know members that he does not.
+    pub membership: Index,
+    /// This life of the speaker's storage: answers of an earlier one do not count (S23).
+    pub life: u64,
+    /// Where the speaker's own peer port is, so that he can be answered by one who does not know him yet.
+    pub address: String,
+}
+
+/// The answer to a hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAccepted {
+    /// This life of the answering node's storage.
+    pub life: u64,
+    /// The last batch that is durable there (S23).
+    pub last: LogId,
+}
+
+/// How a node stands, told to every peer about once a second (S36, S37).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerStanding {
+    /// Free bytes for new entries.
+    pub free: u64,
+    /// Where its log begins: offset, first index, term before it.
+    pub start: (Offset, Index, Term),
+    /// Whether it copies a snapshot: a leader that sent one and hears otherwise sends another.
+    pub is_copying: bool,
 }
 
 /// Which of Raft's messages it is.
@@ -107,10 +136,12 @@ pub enum RaftKind {
     TimeoutNow,
     ReadIndex,
     ReadIndexResponse,
+    Snapshot,
+    SnapshotStatus,
 }
 
 impl RaftKind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 14] = [
         Self::Append,
         Self::AppendResponse,
         Self::RequestVote,
@@ -123,6 +154,8 @@ impl RaftKind {
         Self::TimeoutNow,
         Self::ReadIndex,
         Self::ReadIndexResponse,
+        Self::Snapshot,
+        Self::SnapshotStatus,
     ];
 
     fn number(self) -> u64 {
@@ -158,7 +191,7 @@ pub struct RaftMessage {
     pub reject: bool,
     /// What the receiver holds instead.
     pub reject_hint: Index,
-    /// Opaque to the protocol: a ReadIndex context, the kind of a campaign.
+    /// Opaque to the protocol: a ReadIndex context, the kind of a campaign, what a snapshot says of the log.
     pub context: Bytes,
     /// Batches to append, or the context of a ReadIndex.
     pub entries: Vec<RaftEntry>,
@@ -210,14 +243,33 @@ impl PeerMessage {
             Self::Announce(announcement) => write_announcement(out, kind::ANNOUNCE, announcement),
             Self::Announced(announcement) => write_announcement(out, kind::ANNOUNCED, announcement),
             Self::Hello(hello) => {
-                let mut to = Writer::begin(out, kind::HELLO, NO_ID, 4);
+                let mut to = Writer::begin(out, kind::HELLO, NO_ID, 7);
                 to.uint(u64::from(hello.version));
                 to.uint(hello.cluster.get());
                 to.uint(hello.from.get());
                 to.uint(hello.to.get());
+                to.uint(hello.membership.get());
+                to.uint(hello.life);
+                to.text(&hello.address);
                 to.finish();
             }
-            Self::Accepted => Writer::begin(out, kind::ACCEPTED, NO_ID, 0).finish(),
+            Self::Accepted(accepted) => {
+                let mut to = Writer::begin(out, kind::ACCEPTED, NO_ID, 3);
+                to.uint(accepted.life);
+                to.uint(u64::from(accepted.last.term.get()));
+                to.uint(accepted.last.index.get());
+                to.finish();
+            }
+            Self::Standing(standing) => {
+                let (offset, index, term) = standing.start;
+                let mut to = Writer::begin(out, kind::STANDING, NO_ID, 5);
+                to.uint(standing.free);
+                to.uint(offset.get());
+                to.uint(index.get());
+                to.uint(u64::from(term.get()));
+                to.bool(standing.is_copying);
+                to.finish();
+            }
             Self::Raft(message) => write_raft(out, message),
             Self::Copy(copy) => {
                 let mut to = Writer::begin(out, kind::COPY, copy.id, 5);
@@ -248,15 +300,33 @@ impl PeerMessage {
             kind::ANNOUNCE => Self::Announce(read_announcement(&mut from)?),
             kind::ANNOUNCED => Self::Announced(read_announcement(&mut from)?),
             kind::HELLO => {
-                from.expect(4)?;
+                from.expect(7)?;
                 Self::Hello(PeerHello {
                     version: from.u32("version")?,
                     cluster: cluster(&mut from)?,
                     from: raft_id(&mut from, "from")?,
                     to: raft_id(&mut from, "to")?,
+                    membership: Index::new(from.uint("membership")?),
+                    life: from.uint("life")?,
+                    address: from.text("address")?.to_owned(),
                 })
             }
-            kind::ACCEPTED => Self::Accepted,
+            kind::ACCEPTED => {
+                from.expect(3)?;
+                let life = from.uint("life")?;
+                let last = LogId {
+                    term: term(&mut from, "last term")?,
+                    index: Index::new(from.uint("last index")?),
+                };
+                Self::Accepted(PeerAccepted { life, last })
+            }
+            kind::STANDING => {
+                from.expect(5)?;
+                let free = from.uint("free")?;
+                let (offset, index) = (from.uint("start")?, from.uint("first index")?);
+                let start = (Offset::new(offset), Index::new(index), term(&mut from, "term before")?);
+                Self::Standing(PeerStanding { free, start, is_copying: from.bool("copying")? })
+            }
             kind::RAFT => Self::Raft(Box::new(read_raft(&mut from)?)),
             kind::COPY => {
                 from.expect(5)?;
@@ -417,7 +487,15 @@ mod tests {
             is_formed: false,
             segment_bytes_max: Length::new(100),
         };
-        let hello = PeerHello { version: 1, cluster: ClusterId::new(0xab).unwrap(), from: id(1), to: id(2) };
+        let hello = PeerHello {
+            version: 1,
+            cluster: ClusterId::new(0xab).unwrap(),
+            from: id(1),
+            to: id(2),
+            membership: Index::new(1),
+            life: 6,
+            address: "a:1".to_owned(),
+        };
         let last = LogId { term: Term::new(3), index: Index::new(9) };
         let entry = RaftEntry { log_id: last, content: Bytes::from_static(b"xy") };
         let copy =
@@ -427,8 +505,19 @@ mod tests {
         vec![
             (PeerMessage::Announce(announcement), "0000000a 98 20 00 01 ccab 02 07 c2 64"),
             (PeerMessage::Announced(announcement), "0000000a 98 21 00 01 ccab 02 07 c2 64"),
-            (PeerMessage::Hello(hello), "00000018 96 22 00 01 ccab cf0000000700000001 cf0000000700000002"),
-            (PeerMessage::Accepted, "00000003 92 23 00"),
+            (
+                PeerMessage::Hello(hello),
+                "0000001e 99 22 00 01 ccab cf0000000700000001 cf0000000700000002 01 06 a3613a31",
+            ),
+            (PeerMessage::Accepted(PeerAccepted { life: 6, last }), "00000006 95 23 00 06 03 09"),
+            (
+                PeerMessage::Standing(PeerStanding {
+                    free: 100,
+                    start: (Offset::new(64), Index::new(4), Term::new(2)),
+                    is_copying: true,
+                }),
+                "00000008 97 27 00 64 40 04 02 c3",
+            ),
             (
                 raft(RaftKind::Append, vec![entry]),
                 "00000027 dc0010 24 00 01 cf0000000700000001 cf0000000700000002 03 02 09 08 02 c2 00 c400 \
@@ -477,7 +566,7 @@ mod tests {
         }
 
         #[test]
-        fn nearly_right_frames_never_panic(at in 0usize..64, to in any::<u8>(), which in 0usize..9) {
+        fn nearly_right_frames_never_panic(at in 0usize..64, to in any::<u8>(), which in 0usize..10) {
             let (message, _) = messages().remove(which);
             let mut out = frame(&message);
             let at = at % out.len();
