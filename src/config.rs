@@ -40,6 +40,8 @@ pub struct NodeConfig {
     pub data: DataConfig,
     /// Where the node listens.
     pub listen: ListenConfig,
+    /// Where others reach the node.
+    pub advertise: AdvertiseConfig,
     /// Files of the log.
     pub segment: SegmentConfig,
     /// Payloads on their way.
@@ -61,6 +63,8 @@ pub struct ClusterConfig {
     pub id: Option<ClusterId>,
     /// The members a new cluster begins with. Empty: this node alone.
     pub nodes: Vec<NodeAddress>,
+    /// An empty directory waits to be taken in by a cluster that is there already; needs `id`.
+    pub join: bool,
 }
 
 /// One element of `cluster.nodes`.
@@ -101,6 +105,15 @@ pub struct ListenConfig {
     pub peer: SocketAddr,
     /// For administrators; not served yet.
     pub admin: SocketAddr,
+}
+
+/// `advertise.*`: what goes into the membership where a node makes it by itself. `None`: where it listens.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct AdvertiseConfig {
+    /// `host:port` where clients reach it.
+    pub client: Option<String>,
+    /// `host:port` where other nodes reach it.
+    pub peer: Option<String>,
 }
 
 /// `segment.*`

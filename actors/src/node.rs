@@ -74,6 +74,12 @@ pub struct NodeOptions {
     pub listen_peer: SocketAddr,
     /// The nodes of a static cluster, this one among them; none or one: the node is alone. Counts for a new directory.
     pub cluster_nodes: Vec<ClusterNode>,
+    /// An empty directory waits to be taken in by the cluster `cluster`; `cluster_nodes` is empty then.
+    pub join: bool,
+    /// Where clients reach this node, `host:port`, if not where it listens; counts for a node alone.
+    pub advertise_client: Option<String>,
+    /// Where peers reach this node, as above.
+    pub advertise_peer: Option<String>,
     /// Entry bytes of a segment; counts for a new directory.
     pub segment_bytes_max: Length,
     /// Bytes that requests may hold in memory.
@@ -285,10 +291,11 @@ impl Node {
             actix_rt::time::sleep(Duration::from_millis(1)).await;
         }
 
+        // Where this node is now is known better than where it once was to be.
+        let here = options.advertise_client.clone().unwrap_or_else(|| address.to_string());
         let members = state.membership.voters.iter().map(|member| MemberAddress {
             node: member.id.node(),
-            // Where this node listens is known better than where it once was to listen.
-            address: if is_alone { address.to_string() } else { member.client_address.clone() },
+            address: if is_alone { here.clone() } else { member.client_address.clone() },
         });
         let services = Arc::new(Services {
             identity: Identity {
@@ -478,8 +485,8 @@ fn alone(options: &NodeOptions, incarnation: Incarnation, rng: &mut StdRng) -> M
     let cluster = options.cluster.unwrap_or_else(|| draw(|| ClusterId::new(rng.random())));
     let member = Member {
         id: RaftId::new(options.node, incarnation),
-        peer_address: options.listen_peer.to_string(),
-        client_address: options.listen_client.to_string(),
+        peer_address: options.advertise_peer.clone().unwrap_or_else(|| options.listen_peer.to_string()),
+        client_address: options.advertise_client.clone().unwrap_or_else(|| options.listen_client.to_string()),
     };
     let membership = Membership { index: Index::new(1), voters: vec![member], learners: Vec::new() };
     genesis(&NodeOptions { cluster: Some(cluster), ..options.clone() }, incarnation, membership)

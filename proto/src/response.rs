@@ -133,7 +133,7 @@ pub struct Status {
     pub node: u32,
     /// This life of its directory.
     pub incarnation: String,
-    /// `leader`, `follower`, `candidate`, or `starting` while the storage group is not up.
+    /// `leader`, `follower`, `candidate`, `learner`, or `starting` while the storage group is not up.
     pub role: String,
     /// Raft's epoch.
     pub term: u32,

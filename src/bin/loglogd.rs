@@ -145,6 +145,9 @@ fn options(config: &NodeConfig, descriptors: u64) -> NodeOptions {
             .iter()
             .map(|node| ClusterNode { id: node.id, peer: node.peer.clone(), client: node.client.clone() })
             .collect(),
+        join: config.cluster.join,
+        advertise_client: config.advertise.client.clone(),
+        advertise_peer: config.advertise.peer.clone(),
         segment_bytes_max: config.segment.bytes_max,
         upload_bytes_max: bytes(config.upload.bytes_max),
         connection_bytes_max: u32::try_from(config.connection.bytes_max.get()).unwrap_or(u32::MAX),

@@ -52,6 +52,11 @@ pub(super) const KEYS: &[Key] = &[
         show: |of| format!("[{}]", of.cluster.nodes.iter().map(show_node).collect::<Vec<_>>().join(", ")),
     },
     Key {
+        name: "cluster.join",
+        set: |to, from| value::switch(from).map(|value| to.cluster.join = value),
+        show: |of| of.cluster.join.to_string(),
+    },
+    Key {
         name: "node.id",
         set: |to, from| value::node_id(from).map(|value| to.node.id = value),
         show: |of| of.node.id.to_string(),
@@ -92,6 +97,16 @@ pub(super) const KEYS: &[Key] = &[
         name: "listen.admin",
         set: |to, from| value::listen_address(from).map(|value| to.listen.admin = value),
         show: |of| quoted(&of.listen.admin.to_string()),
+    },
+    Key {
+        name: "advertise.client",
+        set: |to, from| value::advertised_address(from).map(|value| to.advertise.client = value),
+        show: |of| quoted(of.advertise.client.as_deref().unwrap_or_default()),
+    },
+    Key {
+        name: "advertise.peer",
+        set: |to, from| value::advertised_address(from).map(|value| to.advertise.peer = value),
+        show: |of| quoted(of.advertise.peer.as_deref().unwrap_or_default()),
     },
     Key {
         name: "segment.bytes_max",
