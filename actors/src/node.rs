@@ -192,7 +192,7 @@ impl Node {
         let consensus_arbiter = net.handle();
         let (view, slot, faults) =
             (Arc::new(LogView::default()), ConsensusSlot::default(), Faults::default());
-        let (upload_bytes, waiting_reads) = (Arc::default(), Arc::default());
+        let (upload_bytes, waiting_reads, traffic) = (Arc::default(), Arc::default(), Arc::default());
 
         let uploads = {
             let limits = UploadLimits {
@@ -248,6 +248,7 @@ impl Node {
                 supervisor: supervisor.clone(),
                 arbiter: net.handle(),
                 next: Arc::default(),
+                traffic: Arc::clone(&traffic),
                 faults: faults.clone(),
             })
         };
@@ -316,6 +317,7 @@ impl Node {
             connections: Arc::default(),
             upload_bytes,
             waiting_reads,
+            traffic: Arc::clone(&traffic),
             data_dir: options.data_dir.clone(),
             began,
             version: options.version,

@@ -18,6 +18,7 @@ use loglog_proto::{ClusterId, Incarnation, NodeId};
 use crate::consensus::ConsensusSlot;
 use crate::credits::{Credits, NodeCredits};
 use crate::faults::Faults;
+use crate::peer::traffic::PeerTraffic;
 use crate::read_waiters::ReadWaiters;
 use crate::stats::Registry;
 use crate::supervisor::Handle;
@@ -65,6 +66,8 @@ pub struct Services {
     pub upload_bytes: Arc<AtomicUsize>,
     /// Reads that wait.
     pub waiting_reads: Arc<AtomicUsize>,
+    /// Log bytes to and from peers.
+    pub traffic: Arc<PeerTraffic>,
     /// Where data lies.
     pub data_dir: PathBuf,
     /// When the node started.
@@ -131,6 +134,9 @@ impl Services {
             upload_bytes: self.upload_bytes.load(Ordering::Relaxed) as u64,
             connections: self.connections.load(Ordering::Relaxed),
             waiting_reads: self.waiting_reads.load(Ordering::Relaxed) as u64,
+            peer_payload_bytes: self.traffic.served_bytes(),
+            fetched_bytes: self.traffic.fetched_bytes(),
+            fetches: self.traffic.fetches(),
             disk_free: self.view.available(),
             disk_full: consensus.is_some_and(|consensus| consensus.disk_full),
             uptime_s: self.began.elapsed().as_secs(),

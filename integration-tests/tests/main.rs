@@ -10,6 +10,7 @@ mod full_disk;
 mod life;
 mod limits;
 mod panics;
+mod peers;
 mod python;
 mod structure;
 

@@ -153,6 +153,12 @@ pub struct Status {
     pub connections: u64,
     /// Reads that wait for more.
     pub waiting_reads: u64,
+    /// Log or payload bytes sent to peers that asked for them; near zero while clients upload to every node.
+    pub peer_payload_bytes: u64,
+    /// Log or payload bytes that this node asked peers for.
+    pub fetched_bytes: u64,
+    /// How often that was.
+    pub fetches: u64,
     /// Free bytes for new entries.
     pub disk_free: u64,
     /// Whether appends are refused for want of space.
@@ -210,6 +216,9 @@ impl Default for Status {
             upload_bytes: 0,
             connections: 0,
             waiting_reads: 0,
+            peer_payload_bytes: 0,
+            fetched_bytes: 0,
+            fetches: 0,
             disk_free: 0,
             disk_full: false,
             uptime_s: 0,

@@ -23,6 +23,8 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Mutex;
 
 use super::SharedIdentity;
+use super::listener::PeerParts;
+use super::traffic::PeerTraffic;
 use crate::consensus::{ConsensusSlot, PeerSays};
 use crate::guard::Ctx;
 use crate::view::LogView;
@@ -40,19 +42,23 @@ pub struct PeerConnection {
     identity: SharedIdentity,
     consensus: ConsensusSlot,
     view: Arc<LogView>,
+    traffic: Arc<PeerTraffic>,
     /// Who speaks, once the handshake was right.
     peer: Option<RaftId>,
 }
 
 impl PeerConnection {
     /// A connection over `socket`.
-    pub fn new(
-        socket: std::net::TcpStream,
-        identity: SharedIdentity,
-        consensus: ConsensusSlot,
-        view: Arc<LogView>,
-    ) -> Self {
-        Self { socket: Some(socket), send: None, identity, consensus, view, peer: None }
+    pub fn new(socket: std::net::TcpStream, parts: &PeerParts) -> Self {
+        Self {
+            socket: Some(socket),
+            send: None,
+            identity: Arc::clone(&parts.identity),
+            consensus: parts.consensus.clone(),
+            view: Arc::clone(&parts.view),
+            traffic: Arc::clone(&parts.traffic),
+            peer: None,
+        }
     }
 
     fn open(&mut self, ctx: &mut Ctx<Self>) -> io::Result<()> {
@@ -124,7 +130,7 @@ impl PeerConnection {
 
     /// Reads off this thread, then answers.
     fn copy(&self, copy: Copy, ctx: &mut Ctx<Self>) {
-        let (reader, send) = (self.view.reader(), self.send.clone());
+        let (reader, send, traffic) = (self.view.reader(), self.send.clone(), Arc::clone(&self.traffic));
         let serving = async move {
             let Some(send) = send else { return Ok(()) };
             let answer = match reader {
@@ -133,7 +139,11 @@ impl PeerConnection {
             };
             let mut out = BytesMut::new();
             answer.encode(&mut out);
-            send.lock().await.write_all(&out).await
+            send.lock().await.write_all(&out).await?;
+            if let PeerMessage::Copied(copied) = answer {
+                traffic.served(copied.bytes.len());
+            }
+            Ok(())
         };
         ctx.spawn(wrap_future::<_, Self>(serving).map(|result: io::Result<()>, _, ctx: &mut Ctx<Self>| {
             if result.is_err() {

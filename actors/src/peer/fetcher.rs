@@ -23,6 +23,7 @@ use slog::debug;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
+use super::traffic::PeerTraffic;
 use super::{SharedIdentity, socket};
 use crate::consensus::{ConsensusSlot, Payloads};
 use crate::faults::{Fault, Faults, panic_as_told};
@@ -46,6 +47,7 @@ pub struct Fetcher {
     peers: Vec<Member>,
     consensus: ConsensusSlot,
     faults: Faults,
+    traffic: Arc<PeerTraffic>,
     running: HashSet<LogId>,
     slots: Arc<Semaphore>,
     idle: Pool,
@@ -71,9 +73,10 @@ impl Fetcher {
         peers: Vec<Member>,
         consensus: ConsensusSlot,
         faults: Faults,
+        traffic: Arc<PeerTraffic>,
     ) -> Self {
         let (slots, running) = (Arc::new(Semaphore::new(FETCHES_MAX)), HashSet::new());
-        Self { identity, peers, consensus, faults, running, slots, idle: Pool::default() }
+        Self { identity, peers, consensus, faults, traffic, running, slots, idle: Pool::default() }
     }
 
     fn fetch(&mut self, want: Want, leader: Option<RaftId>, ctx: &mut Ctx<Self>) {
@@ -83,14 +86,17 @@ impl Fetcher {
         let mut peers = self.peers.clone();
         peers.sort_by_key(|peer| Some(peer.id) != leader);
         let (identity, idle, log_id) = (Arc::clone(&self.identity), Rc::clone(&self.idle), want.log_id);
-        let slots = Arc::clone(&self.slots);
+        let (slots, traffic) = (Arc::clone(&self.slots), Arc::clone(&self.traffic));
         let fetching = async move {
             let _slot = slots.acquire().await.map_err(io::Error::other)?;
             let mut last = io::Error::other("there are no peers");
             for _ in 0..ROUNDS {
                 for peer in &peers {
                     match socket::within(PATIENCE, copy(&identity, &idle, peer, &want)).await {
-                        Ok(payloads) => return Ok((want, payloads)),
+                        Ok(payloads) => {
+                            traffic.fetched(payloads.iter().map(Bytes::len).sum());
+                            return Ok((want, payloads));
+                        }
                         Err(error) => last = error,
                     }
                 }

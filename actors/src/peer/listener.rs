@@ -14,6 +14,7 @@ use slog::warn;
 
 use super::SharedIdentity;
 use super::connection::PeerConnection;
+use super::traffic::PeerTraffic;
 use crate::consensus::ConsensusSlot;
 use crate::faults::{Fault, Faults, panic_as_told};
 use crate::guard::{Ctx, Restart};
@@ -47,6 +48,8 @@ pub struct PeerParts {
     pub arbiter: ArbiterHandle,
     /// Numbers them.
     pub next: Arc<AtomicU64>,
+    /// Counts the log bytes that go to and fro.
+    pub traffic: Arc<PeerTraffic>,
     /// Injected faults.
     pub faults: Faults,
 }
@@ -65,9 +68,8 @@ impl PeerListener {
             parent: NAME.to_owned(),
             restart: Restart::Never,
         };
-        let PeerParts { identity, consensus, view, supervisor, arbiter, .. } = parts;
-        supervisor
-            .spawn_once(child, &arbiter, move || PeerConnection::new(socket, identity, consensus, view));
+        let (supervisor, arbiter) = (parts.supervisor.clone(), parts.arbiter.clone());
+        supervisor.spawn_once(child, &arbiter, move || PeerConnection::new(socket, &parts));
     }
 
     fn listen(&mut self, ctx: &mut Ctx<Self>) -> io::Result<()> {

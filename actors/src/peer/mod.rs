@@ -18,6 +18,7 @@ pub mod link;
 pub mod listener;
 pub(crate) mod port;
 mod socket;
+pub mod traffic;
 
 use std::sync::Arc;
 use std::sync::RwLock;
