@@ -3,7 +3,7 @@
 //! ```text
 //!     trim        1, start
 //!     members     2, members
-//!     snapshot    start, end offset u64, membership's index u64, members
+//!     snapshot    start, end offset u64, segment limit u64, membership's index u64, members
 //!
 //!     start       offset u64, index u64, term before it u32
 //!     members     voters u8, learners u8, then for each: Raft id u64, peer address, client address
@@ -19,7 +19,7 @@
 use std::collections::BTreeSet;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use loglog_proto::{Index, Offset, RaftId, Term};
+use loglog_proto::{Index, Length, Offset, RaftId, Term};
 use loglog_storage::{LogStart, Member, Membership};
 
 /// The most members: enough for any quorum one would want, few enough for one slot of `meta`.
@@ -49,6 +49,8 @@ pub struct SnapshotContent {
     pub start: LogStart,
     /// Where the snapshot's last batch ends.
     pub end: Offset,
+    /// Entry bytes of a segment (S35).
+    pub segment_bytes_max: Length,
     /// Who kept the log at that batch.
     pub membership: Membership,
 }
@@ -110,6 +112,7 @@ impl SnapshotContent {
         let mut out = BytesMut::new();
         put_start(&mut out, self.start);
         out.put_u64_le(self.end.get());
+        out.put_u64_le(self.segment_bytes_max.get());
         out.put_u64_le(self.membership.index.get());
         put_members(&mut out, &self.membership.voters, &self.membership.learners);
         out.freeze()
@@ -175,10 +178,11 @@ impl Fields<'_> {
     }
 
     fn snapshot(&mut self) -> Option<SnapshotContent> {
-        let (start, end, index) = (self.start()?, self.u64()?, self.u64()?);
+        let (start, end) = (self.start()?, Offset::new(self.u64()?));
+        let (segment_bytes_max, index) = (Length::new(self.u64()?), self.u64()?);
         let (voters, learners) = self.members()?;
         let membership = Membership { index: Index::new(index), voters, learners };
-        Some(SnapshotContent { start, end: Offset::new(end), membership })
+        Some(SnapshotContent { start, end, segment_bytes_max, membership })
     }
 
     fn members(&mut self) -> Option<(Vec<Member>, Vec<Member>)> {
@@ -239,7 +243,12 @@ mod tests {
         let Control::Trim(start) = controls()[0].clone() else { panic!() };
         let membership =
             Membership { index: Index::new(5), voters: vec![member(1)], learners: vec![member(4)] };
-        let content = SnapshotContent { start, end: Offset::new(1000), membership };
+        let content = SnapshotContent {
+            start,
+            end: Offset::new(1000),
+            segment_bytes_max: Length::new(1 << 20),
+            membership,
+        };
         assert_eq!(SnapshotContent::decode(&content.encode()), Ok(content));
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use loglog_proto::RaftId;
 use loglog_proto::frame::split;
-use loglog_proto::peer::{PEER_FRAME_BYTES_MAX, PeerMessage};
+use loglog_proto::peer::{PEER_FRAME_BYTES_MAX, PeerAccepted, PeerMessage};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -19,11 +19,20 @@ const HANDSHAKE: Duration = Duration::from_secs(2);
 
 /// Connects to `address` and says hello to the peer expected there.
 pub(super) async fn open(address: &str, identity: &PeerIdentity, peer: RaftId) -> io::Result<TcpStream> {
+    open_link(address, identity, peer).await.map(|(socket, _)| socket)
+}
+
+/// As [`open`]; also what the peer says it holds.
+pub(super) async fn open_link(
+    address: &str,
+    identity: &PeerIdentity,
+    peer: RaftId,
+) -> io::Result<(TcpStream, PeerAccepted)> {
     let handshake = async {
         let mut socket = TcpStream::connect(address).await?;
         socket.set_nodelay(true)?;
         match ask(&mut socket, &PeerMessage::Hello(identity.hello(peer)), &mut BytesMut::new()).await? {
-            PeerMessage::Accepted => Ok(socket),
+            PeerMessage::Accepted(accepted) => Ok((socket, accepted)),
             other => Err(unexpected(other)),
         }
     };
@@ -31,7 +40,7 @@ pub(super) async fn open(address: &str, identity: &PeerIdentity, peer: RaftId) -
 }
 
 /// Connects to `address` and asks who is there.
-pub(super) async fn announce(address: &str, identity: &PeerIdentity) -> io::Result<PeerMessage> {
+pub(crate) async fn announce(address: &str, identity: &PeerIdentity) -> io::Result<PeerMessage> {
     let exchange = async {
         let mut socket = TcpStream::connect(address).await?;
         ask(&mut socket, &PeerMessage::Announce(identity.announcement()), &mut BytesMut::new()).await

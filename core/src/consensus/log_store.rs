@@ -38,6 +38,7 @@ pub(crate) struct LogStore {
     old: RefCell<OldBatches>,
     /// For snapshots: where the log begins, and who keeps it.
     start: LogStart,
+    segment_bytes_max: Length,
     membership: Membership,
 }
 
@@ -88,6 +89,7 @@ impl LogStore {
             batches: VecDeque::new(),
             old: RefCell::default(),
             start: meta.start,
+            segment_bytes_max: meta.segment_bytes_max,
             membership: meta.membership.clone(),
         }
     }
@@ -291,7 +293,8 @@ impl raft::Storage for LogStore {
             term: u64::from(self.released.term.get()),
             ..SnapshotMetadata::default()
         };
-        let data = SnapshotContent { start, end, membership }.encode();
+        let segment_bytes_max = self.segment_bytes_max;
+        let data = SnapshotContent { start, end, segment_bytes_max, membership }.encode();
         Ok(Snapshot { data, metadata: Some(metadata).into(), ..Snapshot::default() })
     }
 }
