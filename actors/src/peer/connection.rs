@@ -1,6 +1,6 @@
 //! Peer connection actor: what one peer says on a connection that it opened.
 //!
-//! Owns:   that socket, its handshake, and the answers to copies.
+//! Owns:   that socket and its handshake.
 //! Keeps:  nobody is heard before the handshake is right (S22), and then only for himself.
 //! Never:  serves a client; understands a Raft message.
 
@@ -12,9 +12,8 @@ use bytes::BytesMut;
 use loglog_proto::RaftId;
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::frame::split;
-use loglog_proto::peer::{Copied, Copy, PEER_FRAME_BYTES_MAX, PeerMessage, RaftMessage};
-use loglog_storage::LogReader;
-use slog::{debug, info};
+use loglog_proto::peer::{Copy, PEER_FRAME_BYTES_MAX, PeerMessage, RaftMessage};
+use slog::{debug, info, warn};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Mutex;
 
-use super::SharedIdentity;
+use super::{SharedIdentity, copies};
 use crate::consensus::{ConsensusSlot, PeerSays};
 use crate::guard::Ctx;
 use crate::view::LogView;
@@ -124,13 +123,22 @@ impl PeerConnection {
 
     /// Reads off this thread, then answers.
     fn copy(&self, copy: Copy, ctx: &mut Ctx<Self>) {
-        let (reader, send) = (self.view.reader(), self.send.clone());
+        let (reader, send, log) = (self.view.reader(), self.send.clone(), ctx.log().clone());
         let serving = async move {
             let Some(send) = send else { return Ok(()) };
             let answer = match reader {
-                Some(reader) => tokio::task::spawn_blocking(move || serve(&reader, copy)).await?,
-                None => PeerMessage::Refused(Refusal::new(Code::Unavailable, "the log is being recovered")),
+                Some(reader) => tokio::task::spawn_blocking(move || copies::copy(&reader, copy)).await?,
+                None => Err(Refusal::new(Code::Unavailable, "the log is being recovered")),
             };
+            let answer = answer.map_or_else(
+                |refusal| {
+                    if refusal.code == Code::Damaged {
+                        warn!(log, "a peer asked for bytes that are damaged here"; "batch" => %copy.last, "why" => %refusal);
+                    }
+                    PeerMessage::Refused(refusal)
+                },
+                PeerMessage::Copied,
+            );
             let mut out = BytesMut::new();
             answer.encode(&mut out);
             send.lock().await.write_all(&out).await
@@ -140,20 +148,6 @@ impl PeerConnection {
                 ctx.stop();
             }
         }));
-    }
-}
-
-/// Raw bytes for a peer, if our log holds the batch it names: then it holds the same bytes before it (S34).
-fn serve(reader: &LogReader, copy: Copy) -> PeerMessage {
-    let last = reader.last();
-    if copy.last.index > last.index || reader.term_at(copy.last.index) != Some(copy.last.term) {
-        let message = format!("batch {} is not in this node's log", copy.last);
-        return PeerMessage::Refused(Refusal::new(Code::NotUploaded, message));
-    }
-    let limit = usize::try_from(copy.limit).unwrap_or(usize::MAX).min(PEER_FRAME_BYTES_MAX / 2);
-    match reader.read(copy.offset, limit, reader.end()) {
-        Ok(bytes) => PeerMessage::Copied(Copied { id: copy.id, offset: copy.offset, bytes }),
-        Err(error) => PeerMessage::Refused(Refusal::new(Code::Unavailable, error.to_string())),
     }
 }
 
