@@ -4,7 +4,7 @@
 //!   announce ─► announced        who is there: before a cluster is formed, and to find a peer's incarnation
 //!   hello ─► accepted            opens a link; checked against cluster, node, incarnation, version (S22)
 //!   raft …                       one way, in order
-//!   copy ─► copied               raw log bytes up to a named batch (S34)
+//!   copy ─► copied               raw log bytes up to a named batch, with their segment's header (S34)
 //! ```
 //!
 //! Owns:   their kinds, fields and bytes. Raft's messages are mirrored here: no protobuf travels (S19).
@@ -16,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::error::Refusal;
 use crate::frame::{FrameError, Reader, Writer};
+use crate::header::{HEADER, SegmentHeader};
 use crate::ids::{ClusterId, Incarnation, NodeId, RaftId, RequestId};
 use crate::position::{Index, Length, LogId, Offset, Term};
 use crate::request::kind::REFUSED;
@@ -217,7 +218,7 @@ pub struct Copy {
     pub last: LogId,
     /// Where the first batch begins.
     pub offset: Offset,
-    /// The most bytes wanted.
+    /// The most bytes wanted; one batch is sent however large it is.
     pub limit: u64,
 }
 
@@ -226,9 +227,11 @@ pub struct Copy {
 pub struct Copied {
     /// The request's.
     pub id: RequestId,
+    /// Of the segment that they come from: so who copies knows where segments begin.
+    pub header: SegmentHeader,
     /// Where they lie in the log.
     pub offset: Offset,
-    /// The bytes from there on, of one segment.
+    /// Whole batches from there on, of one segment.
     pub bytes: Bytes,
 }
 
@@ -281,7 +284,8 @@ impl PeerMessage {
                 to.finish();
             }
             Self::Copied(copied) => {
-                let mut to = Writer::begin(out, kind::COPIED, copied.id, 2);
+                let mut to = Writer::begin(out, kind::COPIED, copied.id, 3);
+                to.payload(&copied.header.encode());
                 to.uint(copied.offset.get());
                 to.payload(&copied.bytes);
                 to.finish();
@@ -342,9 +346,10 @@ impl PeerMessage {
                 })
             }
             kind::COPIED => {
-                from.expect(2)?;
+                from.expect(3)?;
+                let header = header(&mut from)?;
                 let offset = Offset::new(from.uint("offset")?);
-                Self::Copied(Copied { id, offset, bytes: from.payload("bytes")? })
+                Self::Copied(Copied { id, header, offset, bytes: from.payload("bytes")? })
             }
             REFUSED => return Ok(Self::Refused(read_refusal(from)?)),
             _ => {
@@ -441,6 +446,14 @@ fn cluster(from: &mut Reader<'_>) -> Result<ClusterId, FrameError> {
     ClusterId::new(raw).ok_or_else(|| from.malformed("cluster id is zero"))
 }
 
+fn header(from: &mut Reader<'_>) -> Result<SegmentHeader, FrameError> {
+    let bytes = from.payload("header")?;
+    if bytes.len() != HEADER {
+        return Err(from.malformed(format!("a segment header has {HEADER} bytes, not {}", bytes.len())));
+    }
+    SegmentHeader::decode(&bytes).map_err(|error| from.malformed(error.to_string()))
+}
+
 fn raft_id(from: &mut Reader<'_>, name: &str) -> Result<RaftId, FrameError> {
     let raw = from.uint(name)?;
     RaftId::from_raw(raw).ok_or_else(|| from.malformed(format!("{name} is no node's Raft id")))
@@ -478,6 +491,16 @@ mod tests {
         }))
     }
 
+    fn header() -> SegmentHeader {
+        SegmentHeader {
+            cluster: ClusterId::new(0xab).unwrap(),
+            base_offset: Offset::new(64),
+            base_index: Index::new(4),
+            term: Term::new(3),
+            previous_term: Term::new(1),
+        }
+    }
+
     fn messages() -> Vec<(PeerMessage, &'static str)> {
         let announcement = Announcement {
             version: 1,
@@ -500,8 +523,12 @@ mod tests {
         let entry = RaftEntry { log_id: last, content: Bytes::from_static(b"xy") };
         let copy =
             Copy { id: RequestId::new(5), first: Index::new(4), last, offset: Offset::new(64), limit: 100 };
-        let copied =
-            Copied { id: RequestId::new(5), offset: Offset::new(64), bytes: Bytes::from_static(b"xy") };
+        let copied = Copied {
+            id: RequestId::new(5),
+            header: header(),
+            offset: Offset::new(64),
+            bytes: Bytes::from_static(b"xy"),
+        };
         vec![
             (PeerMessage::Announce(announcement), "0000000a 98 20 00 01 ccab 02 07 c2 64"),
             (PeerMessage::Announced(announcement), "0000000a 98 21 00 01 ccab 02 07 c2 64"),
@@ -528,7 +555,11 @@ mod tests {
                 "0000001f 9d 24 00 07 cf0000000700000001 cf0000000700000002 03 02 09 08 02 c2 00 c400",
             ),
             (PeerMessage::Copy(copy), "00000008 97 25 05 04 03 09 40 64"),
-            (PeerMessage::Copied(copied), "00000008 94 26 05 40 c402 7879"),
+            (
+                PeerMessage::Copied(copied),
+                "0000004a 95 26 05 c440 4c674c67 01000000 ab00000000000000 4000000000000000 0400000000000000 \
+                 03000000 01000000 0000000000000000000000000000000000000000 eca0229a 40 c402 7879",
+            ),
             (
                 PeerMessage::Refused(Refusal::new(Code::WrongCluster, "m")),
                 "00000009 97 7f 00 03 c2 c2 a16d c0",
@@ -550,6 +581,26 @@ mod tests {
             assert_eq!(hex, golden.split_whitespace().collect::<String>(), "{message:?}");
             let content = split(&mut out, PEER_FRAME_BYTES_MAX).unwrap().unwrap();
             assert_eq!(PeerMessage::decode(&content), Ok(message));
+        }
+    }
+
+    #[test]
+    fn a_copy_without_a_sound_header_is_malformed() {
+        for (header, says) in [
+            (header().encode()[..63].to_vec(), "64 bytes, not 63"),
+            ([&header().encode()[..], &[0]].concat(), "64 bytes, not 65"),
+            ([&header().encode()[..63], &[0]].concat(), "CRC"),
+            (vec![0; 64], "no segment file"),
+        ] {
+            let mut out = BytesMut::new();
+            let mut to = Writer::begin(&mut out, kind::COPIED, RequestId::new(5), 3);
+            to.payload(&header);
+            to.uint(64);
+            to.payload(b"xy");
+            to.finish();
+            let content = split(&mut out, PEER_FRAME_BYTES_MAX).unwrap().unwrap();
+            let error = PeerMessage::decode(&content).unwrap_err();
+            assert!(error.to_string().contains(says), "{error}");
         }
     }
 

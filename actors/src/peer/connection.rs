@@ -1,6 +1,6 @@
 //! Peer connection actor: what one peer says on a connection that it opened.
 //!
-//! Owns:   that socket, its handshake, and the answers to copies.
+//! Owns:   that socket and its handshake.
 //! Keeps:  nobody is heard before the handshake is right (S22), and then only for himself.
 //! Never:  serves a client; understands a Raft message.
 
@@ -12,9 +12,9 @@ use bytes::BytesMut;
 use loglog_proto::RaftId;
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::frame::split;
-use loglog_proto::peer::{Copied, Copy, PEER_FRAME_BYTES_MAX, PeerMessage, RaftMessage};
-use loglog_storage::LogReader;
-use slog::{debug, info};
+use loglog_proto::peer::{Copy, PEER_FRAME_BYTES_MAX, PeerHello, PeerMessage, RaftMessage};
+use loglog_storage::Member;
+use slog::{debug, info, warn};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -22,9 +22,10 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Mutex;
 
-use super::SharedIdentity;
+use super::links::Links;
 use super::listener::PeerParts;
 use super::traffic::PeerTraffic;
+use super::{SharedIdentity, copies};
 use crate::consensus::{ConsensusSlot, PeerSays};
 use crate::guard::Ctx;
 use crate::view::LogView;
@@ -43,8 +44,17 @@ pub struct PeerConnection {
     consensus: ConsensusSlot,
     view: Arc<LogView>,
     traffic: Arc<PeerTraffic>,
+    links: Arc<Links>,
     /// Who speaks, once the handshake was right.
-    peer: Option<RaftId>,
+    peer: Option<Peer>,
+}
+
+/// Who speaks, and in which lives of his storage and of ours.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    id: RaftId,
+    life: u64,
+    generation: u64,
 }
 
 impl PeerConnection {
@@ -57,6 +67,7 @@ impl PeerConnection {
             consensus: parts.consensus.clone(),
             view: Arc::clone(&parts.view),
             traffic: Arc::clone(&parts.traffic),
+            links: Arc::clone(&parts.links),
             peer: None,
         }
     }
@@ -96,21 +107,22 @@ impl PeerConnection {
     }
 
     fn take(&mut self, messages: Vec<PeerMessage>, ctx: &mut Ctx<Self>) {
-        let mut said: Vec<RaftMessage> = Vec::new();
+        let (mut said, mut stood): (Vec<RaftMessage>, _) = (Vec::new(), None);
         for message in messages {
             match message {
                 PeerMessage::Announce(theirs) => match self.identity.check_announcement(&theirs) {
                     Ok(()) => self.answer(PeerMessage::Announced(self.identity.announcement()), false, ctx),
                     Err(refusal) => return self.refuse(refusal, ctx),
                 },
-                PeerMessage::Hello(hello) => match self.identity.check_hello(&hello) {
-                    Ok(()) => {
-                        self.peer = Some(hello.from);
-                        self.answer(PeerMessage::Accepted, false, ctx);
+                PeerMessage::Hello(hello) => {
+                    if let Err(refusal) = self.greet(hello, ctx) {
+                        return self.refuse(refusal, ctx);
                     }
-                    Err(refusal) => return self.refuse(refusal, ctx),
-                },
-                PeerMessage::Raft(message) if self.peer == Some(message.from) => said.push(*message),
+                }
+                PeerMessage::Raft(message) if self.peer.is_some_and(|peer| peer.id == message.from) => {
+                    said.push(*message);
+                }
+                PeerMessage::Standing(standing) if self.peer.is_some() => stood = Some(standing),
                 PeerMessage::Raft(message) if self.peer.is_some() => {
                     let why = format!("a message from {} on another node's link", message.from);
                     return self.refuse(Refusal::new(Code::WrongNode, why), ctx);
@@ -122,21 +134,56 @@ impl PeerConnection {
                 }
             }
         }
-        if let Some(consensus) = self.consensus.get().filter(|_| !said.is_empty()) {
-            // What a dying consensus does not hear, peers say again.
-            let _ = consensus.tell(PeerSays(said));
+        let Some(peer) = self.peer else { return };
+        if said.is_empty() && stood.is_none() {
+            return;
         }
+        if peer.generation != self.view.generation() {
+            // S23: what our storage holds may be other than what was said at the hello.
+            debug!(ctx.log(), "our log went through recovery: the peer is to say hello again");
+            return ctx.stop();
+        }
+        if let Some(consensus) = self.consensus.get() {
+            // What a dying consensus does not hear, peers say again.
+            let _ = consensus.tell(PeerSays { from: peer.id, life: peer.life, messages: said, standing: stood });
+        }
+    }
+
+    /// Opens the link, if he may speak here and our log is up.
+    fn greet(&mut self, hello: PeerHello, ctx: &mut Ctx<Self>) -> Result<(), Refusal> {
+        self.identity.check_hello(&hello)?;
+        let generation = self.view.generation();
+        let status = self.view.consensus();
+        let status = status.ok_or_else(|| Refusal::new(Code::Unavailable, "the log is being recovered"))?;
+        let PeerHello { from, life, address, .. } = hello;
+        if !address.is_empty() {
+            let member = Member { id: from, peer_address: address, client_address: String::new() };
+            self.links.introduce(&member);
+        }
+        self.peer = Some(Peer { id: from, life, generation });
+        self.answer(PeerMessage::Accepted(status.accepted), false, ctx);
+        Ok(())
     }
 
     /// Reads off this thread, then answers.
     fn copy(&self, copy: Copy, ctx: &mut Ctx<Self>) {
-        let (reader, send, traffic) = (self.view.reader(), self.send.clone(), Arc::clone(&self.traffic));
+        let (reader, send, log) = (self.view.reader(), self.send.clone(), ctx.log().clone());
+        let traffic = Arc::clone(&self.traffic);
         let serving = async move {
             let Some(send) = send else { return Ok(()) };
             let answer = match reader {
-                Some(reader) => tokio::task::spawn_blocking(move || serve(&reader, copy)).await?,
-                None => PeerMessage::Refused(Refusal::new(Code::Unavailable, "the log is being recovered")),
+                Some(reader) => tokio::task::spawn_blocking(move || copies::copy(&reader, copy)).await?,
+                None => Err(Refusal::new(Code::Unavailable, "the log is being recovered")),
             };
+            let answer = answer.map_or_else(
+                |refusal| {
+                    if refusal.code == Code::Damaged {
+                        warn!(log, "a peer asked for bytes that are damaged here"; "batch" => %copy.last, "why" => %refusal);
+                    }
+                    PeerMessage::Refused(refusal)
+                },
+                PeerMessage::Copied,
+            );
             let mut out = BytesMut::new();
             answer.encode(&mut out);
             send.lock().await.write_all(&out).await?;
@@ -150,20 +197,6 @@ impl PeerConnection {
                 ctx.stop();
             }
         }));
-    }
-}
-
-/// Raw bytes for a peer, if our log holds the batch it names: then it holds the same bytes before it (S34).
-fn serve(reader: &LogReader, copy: Copy) -> PeerMessage {
-    let last = reader.last();
-    if copy.last.index > last.index || reader.term_at(copy.last.index) != Some(copy.last.term) {
-        let message = format!("batch {} is not in this node's log", copy.last);
-        return PeerMessage::Refused(Refusal::new(Code::NotUploaded, message));
-    }
-    let limit = usize::try_from(copy.limit).unwrap_or(usize::MAX).min(PEER_FRAME_BYTES_MAX / 2);
-    match reader.read(copy.offset, limit, reader.end()) {
-        Ok(bytes) => PeerMessage::Copied(Copied { id: copy.id, offset: copy.offset, bytes }),
-        Err(error) => PeerMessage::Refused(Refusal::new(Code::Unavailable, error.to_string())),
     }
 }
 

@@ -44,7 +44,6 @@ const ROUNDS: u32 = 20;
 /// The actor.
 pub struct Fetcher {
     identity: SharedIdentity,
-    peers: Vec<Member>,
     consensus: ConsensusSlot,
     faults: Faults,
     traffic: Arc<PeerTraffic>,
@@ -67,23 +66,22 @@ pub struct FetchPayloads {
 }
 
 impl Fetcher {
-    /// Fetches from `peers`.
+    /// Fetches from whoever is a member.
     pub fn new(
         identity: SharedIdentity,
-        peers: Vec<Member>,
         consensus: ConsensusSlot,
         faults: Faults,
         traffic: Arc<PeerTraffic>,
     ) -> Self {
         let (slots, running) = (Arc::new(Semaphore::new(FETCHES_MAX)), HashSet::new());
-        Self { identity, peers, consensus, faults, traffic, running, slots, idle: Pool::default() }
+        Self { identity, consensus, faults, traffic, running, slots, idle: Pool::default() }
     }
 
     fn fetch(&mut self, want: Want, leader: Option<RaftId>, ctx: &mut Ctx<Self>) {
         if !self.running.insert(want.log_id) {
             return;
         }
-        let mut peers = self.peers.clone();
+        let mut peers = self.identity.others();
         peers.sort_by_key(|peer| Some(peer.id) != leader);
         let (identity, idle, log_id) = (Arc::clone(&self.identity), Rc::clone(&self.idle), want.log_id);
         let (slots, traffic) = (Arc::clone(&self.slots), Arc::clone(&self.traffic));

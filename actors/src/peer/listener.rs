@@ -14,6 +14,7 @@ use slog::warn;
 
 use super::SharedIdentity;
 use super::connection::PeerConnection;
+use super::links::Links;
 use super::traffic::PeerTraffic;
 use crate::consensus::ConsensusSlot;
 use crate::faults::{Fault, Faults, panic_as_told};
@@ -48,6 +49,8 @@ pub struct PeerParts {
     pub arbiter: ArbiterHandle,
     /// Numbers them.
     pub next: Arc<AtomicU64>,
+    /// Answers to those who speak to us.
+    pub links: Arc<Links>,
     /// Counts the log bytes that go to and fro.
     pub traffic: Arc<PeerTraffic>,
     /// Injected faults.

@@ -3,6 +3,7 @@
 //! ```text
 //!   Consensus ─► PeerLink ─────────────► peer's PeerConnection ─► its Consensus      Raft's messages
 //!   Consensus ─► Fetcher ── copy ──────► peer's PeerConnection ─► its segments       bytes that no client brought
+//!   BulkSource ──────────── copy ──────► peer's PeerConnection ─► its segments       bytes in bulk, segment by segment
 //! ```
 //!
 //! A node speaks on connections that it opened itself and listens on those that others opened: a link is one-way but for its
@@ -11,7 +12,9 @@
 //! Owns:   the peer port, the handshakes and their checks (S22).
 //! Never:  understands a Raft message.
 
+pub mod bulk;
 pub mod connection;
+mod copies;
 pub mod fetcher;
 pub mod formation;
 pub mod link;

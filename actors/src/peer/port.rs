@@ -51,12 +51,12 @@ impl PeerPort {
 
     /// Starts what speaks to peers: who they are is known, or will be.
     pub(crate) fn start(&self, membership: &Membership, receiver: ReceiverParts) -> Peers {
-        let PeerParts { identity, consensus, supervisor, arbiter, faults, links, exchange, .. } = &self.parts;
+        let PeerParts { identity, consensus, supervisor, arbiter, faults, links, traffic, .. } = &self.parts;
         links.follow(membership);
-        let own = (Arc::clone(identity), consensus.clone(), faults.clone(), Arc::clone(exchange));
+        let own = (Arc::clone(identity), consensus.clone(), faults.clone(), Arc::clone(traffic));
         let fetcher = supervisor.spawn(permanent(fetcher::NAME, "Fetcher"), arbiter, move || {
-            let (identity, consensus, faults, exchange) = own.clone();
-            Fetcher::new(identity, consensus, faults, exchange)
+            let (identity, consensus, faults, traffic) = own.clone();
+            Fetcher::new(identity, consensus, faults, traffic)
         });
         let receiver = supervisor.spawn(permanent(receiver::NAME, "SnapshotReceiver"), arbiter, move || {
             SnapshotReceiver::new(receiver.clone())
