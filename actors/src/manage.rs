@@ -55,7 +55,8 @@ fn trim(before: Offset, view: &LogView) -> Result<Order, Refusal> {
     }
     let segments = reader.segments();
     // One that begins where the committed end is may hold nothing that stays.
-    let within = segments.iter().rfind(|it| it.header.base_offset <= before && it.header.base_offset < committed);
+    let within =
+        segments.iter().rfind(|it| it.header.base_offset <= before && it.header.base_offset < committed);
     let to = within.map_or(LogStart::GENESIS, |segment| LogStart {
         offset: segment.header.base_offset,
         index: segment.header.base_index,
@@ -94,14 +95,18 @@ async fn find(
                 return bad(format!("the node at {peer_address} is node {}, not {node}", theirs.node));
             }
             if theirs.is_formed && identity.member(id).is_none() {
-                return bad(format!("node {node} at {peer_address} has a log already: it must begin in an empty directory"));
+                return bad(format!(
+                    "node {node} at {peer_address} has a log already: it must begin in an empty directory"
+                ));
             }
             Ok(Member { id, peer_address, client_address })
         }
         Ok(PeerMessage::Refused(refusal)) => bad(format!("node {node} at {peer_address} refuses: {refusal}")),
         Ok(_) => bad(format!("what answers at {peer_address} is no node")),
         Err(error) => {
-            let message = format!("node {node} does not answer at {peer_address} ({error}): start it with cluster.join first");
+            let message = format!(
+                "node {node} does not answer at {peer_address} ({error}): start it with cluster.join first"
+            );
             Err(Refusal::new(Code::BadRequest, message))
         }
     }

@@ -10,34 +10,35 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use actix_rt::Arbiter;
 use loglog_core::upload::UploadLimits;
 use loglog_core::{Role, Settings};
-use loglog_proto::response::MemberAddress;
-use loglog_proto::{ClusterId, Incarnation, Index, Length, NodeId, RaftId, Term};
-use loglog_storage::{
-    DataDir, FormError, IoFailure, LockError, LogStart, Member, Membership, MetaState, OsVfs,
-};
+use loglog_proto::{ClusterId, Incarnation, Index, Length, NodeId};
+use loglog_storage::{DataDir, FormError, InstallError, IoFailure, LockError, Membership, OsVfs};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use slog::{Logger, error, info, warn};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::backoff::{Backoff, Decision, Limits};
-use crate::consensus::{ConsensusSlot, HandOver, Peers};
+use crate::consensus::{ConsensusSlot, HandOver};
 use crate::credits::NodeCredits;
 use crate::faults::Faults;
+use crate::genesis::{self, reached_at};
 use crate::guard::Restart;
 use crate::listener::{self, Close, Connections, Listener};
 use crate::peer::PeerIdentity;
 use crate::peer::formation::{self, ClusterNode, FormationError};
+use crate::peer::links::{LinkParts, Links};
 use crate::peer::listener::PeerParts;
 use crate::peer::port::PeerPort;
+use crate::peer::receiver::{Received, ReceiverParts};
 use crate::read_waiters::{self, ReadWaiters};
-use crate::services::{Identity, Services};
+use crate::services::Services;
 use crate::storage_group::{Fatal, GroupParts, Opened, RecoveryError, StorageGroup};
 use crate::supervisor::{Child, ChildEvent, ChildEventKind, Handle, Supervisor};
 use crate::upload_buffer::{self, UploadBuffer};
@@ -167,6 +168,8 @@ pub struct Node {
     uploads: Handle<UploadBuffer>,
     waiters: Handle<ReadWaiters>,
     group: StorageGroup,
+    dir: Arc<DataDir>,
+    installs: UnboundedReceiver<Received>,
     events: UnboundedReceiver<ChildEvent>,
     fatal: UnboundedReceiver<String>,
     group_backoff: Backoff,
@@ -188,6 +191,7 @@ impl Node {
         let (socket, address) = bind(options.listen_client)?;
         let (supervisor, events) = Supervisor::new(log.clone(), rng.random());
         let (fatal_sender, mut fatal) = unbounded_channel();
+        let fatal_handle = Fatal::new(fatal_sender);
         let net = Arbiter::new();
         let consensus_arbiter = net.handle();
         let (view, slot, faults) =
@@ -224,30 +228,43 @@ impl Node {
             supervisor: supervisor.clone(),
             waiters: waiters.clone(),
             uploads: uploads.clone(),
-            peers: Peers::default(),
+            peers: None,
+            here: None,
             slot: slot.clone(),
             view: Arc::clone(&view),
-            fatal: Fatal::new(fatal_sender),
+            fatal: fatal_handle.clone(),
             faults: faults.clone(),
             consensus_arbiter,
             log: log.clone(),
         });
+        let (whole, installs) = unbounded_channel();
         let is_cluster = options.cluster_nodes.len() > 1;
         let bind_peer = |source| NodeError::BindPeer { address: options.listen_peer, source };
         let port = |cluster, incarnation| {
+            let identity = Arc::new(PeerIdentity {
+                cluster,
+                node: options.node,
+                incarnation,
+                segment_bytes_max: options.segment_bytes_max,
+                address: peer_address(&options),
+                membership: RwLock::new(None),
+                life: AtomicU64::new(0),
+            });
+            let links = Arc::new(Links::new(LinkParts {
+                identity: Arc::clone(&identity),
+                consensus: slot.clone(),
+                supervisor: supervisor.clone(),
+                arbiter: net.handle(),
+                faults: faults.clone(),
+            }));
             PeerPort::new(PeerParts {
-                identity: Arc::new(PeerIdentity {
-                    cluster,
-                    node: options.node,
-                    incarnation,
-                    segment_bytes_max: options.segment_bytes_max,
-                    membership: RwLock::new(None),
-                }),
+                identity,
                 consensus: slot.clone(),
                 view: Arc::clone(&view),
                 supervisor: supervisor.clone(),
                 arbiter: net.handle(),
                 next: Arc::default(),
+                links,
                 traffic: Arc::clone(&traffic),
                 faults: faults.clone(),
             })
@@ -261,10 +278,16 @@ impl Node {
                 let peers = peers.insert(port(cluster, incarnation));
                 peers.open(options.listen_peer).map_err(bind_peer)?;
                 let membership = formation::gather(&options.cluster_nodes, peers.identity(), &log).await?;
-                genesis(&options, incarnation, membership)
+                genesis::formed(&options, cluster, incarnation, membership)
             } else {
                 let incarnation = draw(|| Incarnation::new(rng.random()));
-                alone(&options, incarnation, &mut rng)
+                match options.cluster {
+                    Some(cluster) if options.join => genesis::joining(&options, cluster, incarnation),
+                    cluster => {
+                        let cluster = cluster.unwrap_or_else(|| draw(|| ClusterId::new(rng.random())));
+                        genesis::alone(&options, cluster, incarnation)
+                    }
+                }
             };
             dir.form(&state)?;
             formation::forget(&options.data_dir);
@@ -275,12 +298,34 @@ impl Node {
             let (path, expected, found) = (options.data_dir.clone(), options.node, state.node);
             return Err(NodeError::OtherNode { path, expected, found });
         }
-        let is_alone = state.membership.voters.len() == 1;
-        if !is_alone {
-            let mut peers = peers.unwrap_or_else(|| port(state.cluster, state.incarnation));
-            peers.open(options.listen_peer).map_err(bind_peer)?;
-            group.set_peers(peers.link(&state.membership));
+        let Membership { voters, learners, .. } = &state.membership;
+        let is_alone = voters.len() == 1 && learners.is_empty();
+        let mut peers = peers.unwrap_or_else(|| port(state.cluster, state.incarnation));
+        match peers.open(options.listen_peer) {
+            Ok(()) => {}
+            // It can serve all the same; only nobody can be taken in.
+            Err(error) if is_alone => warn!(log, "no port for peers: this node can take in no others";
+                "address" => %options.listen_peer, "error" => %error),
+            Err(error) => return Err(bind_peer(error)),
         }
+        if state.membership.index == Index::ZERO {
+            info!(log, "waiting to be taken in"; "add_it_with" => format!(
+                "loglog members add {} --peer {} --client {}", options.node, peers.identity().address,
+                reached_at(options.advertise_client.as_ref(), address)));
+        }
+        let identity = Arc::clone(peers.identity());
+        let receiver = ReceiverParts {
+            identity: Arc::clone(&identity),
+            consensus: slot.clone(),
+            dir: Arc::clone(&dir),
+            whole,
+            fatal: fatal_handle,
+            faults: faults.clone(),
+        };
+        // What a static cluster is configured with stands; any other node says where it is reached.
+        let here = (!is_cluster)
+            .then(|| (identity.address.clone(), reached_at(options.advertise_client.as_ref(), address)));
+        group.set_peers(peers.start(&state.membership, receiver), here.clone());
         group.run();
         // A client that knew more of the log before a restart is not to be told that it ends earlier. (A panic
         // meanwhile is seen to once the node serves: then clients wait instead.)
@@ -292,19 +337,9 @@ impl Node {
             actix_rt::time::sleep(Duration::from_millis(1)).await;
         }
 
-        // Where this node is now is known better than where it once was to be.
-        let here = options.advertise_client.clone().unwrap_or_else(|| address.to_string());
-        let members = state.membership.voters.iter().map(|member| MemberAddress {
-            node: member.id.node(),
-            address: if is_alone { here.clone() } else { member.client_address.clone() },
-        });
         let services = Arc::new(Services {
-            identity: Identity {
-                cluster: state.cluster,
-                node: state.node,
-                incarnation: state.incarnation,
-                members: members.collect(),
-            },
+            identity,
+            client_address: here.map(|(_, client)| client),
             view,
             uploads: uploads.clone(),
             waiters: waiters.clone(),
@@ -337,6 +372,8 @@ impl Node {
             uploads,
             waiters,
             group,
+            dir,
+            installs,
             events,
             fatal,
             group_backoff: Backoff::new(LIMITS),
@@ -355,7 +392,7 @@ impl Node {
 
     /// Who the node is.
     #[must_use]
-    pub fn identity(&self) -> &Identity {
+    pub fn identity(&self) -> &PeerIdentity {
         &self.services.identity
     }
 
@@ -369,6 +406,11 @@ impl Node {
             tokio::select! {
                 () = &mut stop => return self.stop().await,
                 Some(reason) = self.fatal.recv() => return Err(self.give_up(NodeError::Disk(reason)).await),
+                Some(received) = self.installs.recv() => {
+                    if let Err(error) = self.install(received).await {
+                        return Err(self.give_up(error).await);
+                    }
+                }
                 Some(event) = self.events.recv() => {
                     if let Err(error) = self.heed(event).await {
                         return Err(self.give_up(error).await);
@@ -426,10 +468,38 @@ impl Node {
         }
     }
 
+    /// Puts a snapshot in place, between two lives of the storage group (S25).
+    async fn install(&mut self, Received { installer, mark }: Received) -> Result<(), NodeError> {
+        self.group.stop(false).await;
+        if let Ok(reason) = self.fatal.try_recv() {
+            return Err(NodeError::Disk(reason));
+        }
+        let dir = Arc::clone(&self.dir);
+        let installing = tokio::task::spawn_blocking(move || dir.finish_install(installer, mark));
+        match installing.await {
+            Ok(Ok(())) => {
+                info!(self.log, "a snapshot took the place of the log"; "batch" => mark.index.get())
+            }
+            // The old log is still there; the leader sends another snapshot if one is needed.
+            Ok(Err(error @ (InstallError::Invalid { .. } | InstallError::NoSpace { .. }))) => {
+                warn!(self.log, "a snapshot is not put in place"; "error" => %error);
+            }
+            Ok(Err(error)) => {
+                return Err(NodeError::Disk(format!("cannot put a snapshot in place: {error}")));
+            }
+            Err(error) => {
+                return Err(NodeError::Disk(format!("putting a snapshot in place broke off: {error}")));
+            }
+        }
+        self.group.recover().await?;
+        self.group.run();
+        Ok(())
+    }
+
     /// A leader that is going lets another lead first, so that clients need not wait for an election.
     async fn hand_over(&self) {
         let leads = || self.services.view.consensus().is_some_and(|it| it.role == Role::Leader);
-        if self.services.identity.members.len() < 2 || !leads() {
+        if self.services.identity.others().is_empty() || !leads() {
             return;
         }
         let Some(consensus) = self.services.consensus.get() else { return };
@@ -474,41 +544,19 @@ pub(crate) fn permanent(name: &str, kind: &'static str) -> Child {
     Child { name: name.to_owned(), kind, parent: "node".to_owned(), restart }
 }
 
+/// Where peers reach a node: as its cluster was configured, as it was told, or where it listens.
+fn peer_address(options: &NodeOptions) -> String {
+    let configured = options.cluster_nodes.iter().find(|node| node.id == options.node);
+    let configured = configured.map(|node| &node.peer);
+    reached_at(configured.or(options.advertise_peer.as_ref()), options.listen_peer)
+}
+
 fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {
     let bound = TcpListener::bind(address).and_then(|socket| {
         let address = socket.local_addr()?;
         Ok((socket, address))
     });
     bound.map_err(|source| NodeError::Bind { address, source })
-}
-
-/// The first state of a node that is alone.
-fn alone(options: &NodeOptions, incarnation: Incarnation, rng: &mut StdRng) -> MetaState {
-    let cluster = options.cluster.unwrap_or_else(|| draw(|| ClusterId::new(rng.random())));
-    let member = Member {
-        id: RaftId::new(options.node, incarnation),
-        peer_address: options.advertise_peer.clone().unwrap_or_else(|| options.listen_peer.to_string()),
-        client_address: options.advertise_client.clone().unwrap_or_else(|| options.listen_client.to_string()),
-    };
-    let membership = Membership { index: Index::new(1), voters: vec![member], learners: Vec::new() };
-    genesis(&NodeOptions { cluster: Some(cluster), ..options.clone() }, incarnation, membership)
-}
-
-/// The first state of a node: index 1, term 1, held by no entry (S24).
-///
-/// # Panics
-/// Without a cluster id.
-fn genesis(options: &NodeOptions, incarnation: Incarnation, membership: Membership) -> MetaState {
-    MetaState {
-        cluster: options.cluster.expect("every log has a cluster id"),
-        node: options.node,
-        incarnation,
-        term: Term::new(1),
-        vote: None,
-        membership,
-        start: LogStart::GENESIS,
-        segment_bytes_max: options.segment_bytes_max,
-    }
 }
 
 fn draw<T>(mut one: impl FnMut() -> Option<T>) -> T {

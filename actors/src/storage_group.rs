@@ -73,7 +73,10 @@ pub(crate) struct GroupParts {
     pub(crate) supervisor: Supervisor,
     pub(crate) waiters: Handle<ReadWaiters>,
     pub(crate) uploads: Handle<UploadBuffer>,
-    pub(crate) peers: Peers,
+    /// Who the peers are, once that is known.
+    pub(crate) peers: Option<Peers>,
+    /// Where this node is reached by peers and clients, if that is not as its cluster was configured.
+    pub(crate) here: Option<(String, String)>,
     pub(crate) slot: ConsensusSlot,
     pub(crate) view: Arc<LogView>,
     pub(crate) fatal: Fatal,
@@ -189,6 +192,9 @@ impl StorageGroup {
     pub(crate) async fn stop(&mut self, drop_queued: bool) {
         self.parts.slot.set(None);
         self.parts.view.publish_down();
+        if let Some(peers) = &self.parts.peers {
+            peers.links.set_life(0);
+        }
         let Some(Members { consensus, writer, keeper, threads }) = self.members.take() else { return };
         if drop_queued {
             consensus.kill();
@@ -213,20 +219,24 @@ impl StorageGroup {
         let _ = joined.await;
     }
 
-    /// Who the peers are, once that is known.
-    pub(crate) fn set_peers(&mut self, peers: Peers) {
-        self.parts.peers = peers;
+    /// Who the peers are, once that is known, and where they find this node.
+    pub(crate) fn set_peers(&mut self, peers: Peers, here: Option<(String, String)>) {
+        (self.parts.peers, self.parts.here) = (Some(peers), here);
     }
 
     /// Starts the generation that was recovered.
     ///
     /// # Panics
-    /// If none was.
+    /// If none was, or it is not known who the peers are.
     pub(crate) fn run(&mut self) {
         let (recovered, writers) = self.recovered.take().expect("the log was recovered");
         let torn_bytes = recovered.report.torn_bytes;
         let Recovered { meta, writer, keeper, reader, tail, .. } = recovered;
         let parts = &self.parts;
+        let peers = parts.peers.clone().expect("the peers are known");
+        // A snapshot may have changed them.
+        peers.links.follow(&meta.state().membership);
+        let here = parts.here.clone();
         let recovery = Recovery {
             meta: meta.state().clone(),
             mark: meta.mark(),
@@ -271,7 +281,8 @@ impl StorageGroup {
             own_slot: slot.clone(),
             waiters: parts.waiters.clone(),
             uploads: parts.uploads.clone(),
-            peers: parts.peers.clone(),
+            peers,
+            keeper: keeper.clone(),
             reader: reader.clone(),
             view: Arc::clone(&parts.view),
             fatal: parts.fatal.clone(),
@@ -286,6 +297,9 @@ impl StorageGroup {
             move || {
                 let mut core = Core::new(settings, recovery, rng, &log);
                 core.set_available(available);
+                if let Some((peer, client)) = here {
+                    core.set_addresses(peer, client);
+                }
                 Consensus::new(core, meta, consensus_parts)
             },
         );

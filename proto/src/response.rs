@@ -133,7 +133,8 @@ pub struct Status {
     pub node: u32,
     /// This life of its directory.
     pub incarnation: String,
-    /// `leader`, `follower`, `candidate`, `learner`, or `starting` while the storage group is not up.
+    /// `leader`, `follower`, `candidate`, `learner`; `joining` before the node was taken in, `removed` after it was let go; `starting`
+    /// while the storage group is not up.
     pub role: String,
     /// Raft's epoch.
     pub term: u32,

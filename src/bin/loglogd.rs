@@ -65,7 +65,8 @@ async fn run(
     let identity = node.identity();
     info!(log, "serving"; "clients" => %node.address(), "data" => %config.data.dir.display(),
         "cluster" => %identity.cluster, "node" => identity.node.get(), "version" => env!("CARGO_PKG_VERSION"));
-    match identity.members.len() {
+    match identity.members().map_or(0, |members| members.len()) {
+        0 => info!(log, "this node is no member yet: it keeps nothing until it is taken in"),
         1 => info!(
             log,
             "durability: an append is acknowledged after its bytes are synced to this node's disk; a single node has no \

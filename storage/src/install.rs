@@ -90,7 +90,10 @@ impl DataDir {
             other => invalid(other.to_string()),
         })?;
         let (state, membership) = (meta.state(), installer.state.membership.index);
-        if meta.mark() >= mark || state.start.index > installer.state.start.index || state.membership.index > membership {
+        if meta.mark() >= mark
+            || state.start.index > installer.state.start.index
+            || state.membership.index > membership
+        {
             return Err(invalid(format!("our own log has reached batch {} meanwhile", meta.mark().index)));
         }
         // Votes went on while the snapshot was received.

@@ -145,7 +145,8 @@ impl PeerConnection {
         }
         if let Some(consensus) = self.consensus.get() {
             // What a dying consensus does not hear, peers say again.
-            let _ = consensus.tell(PeerSays { from: peer.id, life: peer.life, messages: said, standing: stood });
+            let _ =
+                consensus.tell(PeerSays { from: peer.id, life: peer.life, messages: said, standing: stood });
         }
     }
 

@@ -57,6 +57,17 @@ impl Links {
         Self { parts, links: Mutex::default() }
     }
 
+    /// Another life of our storage begins, or, with 0, one has ended.
+    pub(crate) fn set_life(&self, life: u64) {
+        self.parts.identity.set_life(life);
+    }
+
+    /// Whether there is any other node to speak to.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     /// A link to each other member, and to nobody else.
     pub fn follow(&self, membership: &Membership) {
         let identity = &self.parts.identity;

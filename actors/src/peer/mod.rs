@@ -241,7 +241,11 @@ mod tests {
         assert_eq!(code(|it| it.to = raft_id(1, 9)), Err(Code::WrongNode));
         assert_eq!(code(|it| it.from = raft_id(2, 9)), Err(Code::NotMember));
         assert_eq!(code(|it| it.from = raft_id(3, 8)), Err(Code::NotMember));
-        assert_eq!(code(|it| (it.from, it.membership) = (raft_id(3, 8), Index::new(9))), Ok(()), "news to us");
+        assert_eq!(
+            code(|it| (it.from, it.membership) = (raft_id(3, 8), Index::new(9))),
+            Ok(()),
+            "news to us"
+        );
         assert_eq!(identity(false).check_hello(&good).unwrap_err().code, Code::NotMember);
     }
 
