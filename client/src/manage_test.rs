@@ -64,7 +64,7 @@ async fn what_may_be_granted_later_is_asked_for_again_and_what_stands_is_told_at
 }
 
 #[tokio::test]
-async fn s26_the_leader_hands_over_before_it_is_removed() {
+async fn a_leader_that_is_removed_hands_over_and_the_client_goes_along() {
     let cluster = FakeCluster::start().await;
     let client = client(&cluster, 0).await;
     assert_eq!(nodes(&client.remove(id(1)).await.unwrap()), [(2, "voter"), (3, "voter")]);
