@@ -95,7 +95,8 @@ fn tell(endpoints: &[&str], args: &Args) {
     eprintln!("  export LOGLOG_ENDPOINTS={list}");
     eprintln!("  echo hello | loglog append");
     eprintln!("  loglog tail -f");
-    eprintln!("  loglog status\n");
+    eprintln!("  loglog status");
+    eprintln!("  loglog members list\n");
 }
 
 fn address(at: u16, offset: u16) -> SocketAddr {
