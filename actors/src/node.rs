@@ -242,6 +242,7 @@ impl Node {
                 supervisor: supervisor.clone(),
                 arbiter: net.handle(),
                 next: Arc::default(),
+                living: Arc::default(),
                 traffic: Arc::clone(&traffic),
                 faults: faults.clone(),
             })
