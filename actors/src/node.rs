@@ -36,6 +36,7 @@ use crate::peer::PeerIdentity;
 use crate::peer::formation::{self, ClusterNode, FormationError};
 use crate::peer::listener::PeerParts;
 use crate::peer::port::PeerPort;
+use crate::peer::socket;
 use crate::read_waiters::{self, ReadWaiters};
 use crate::services::{Identity, Services};
 use crate::storage_group::{Fatal, GroupParts, Opened, RecoveryError, StorageGroup};
@@ -235,6 +236,7 @@ impl Node {
                     node: options.node,
                     incarnation,
                     segment_bytes_max: options.segment_bytes_max,
+                    patience: socket::patience(options.tick, Settings::default().election_ticks),
                     membership: RwLock::new(None),
                 }),
                 consensus: slot.clone(),

@@ -25,9 +25,9 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Mutex;
 
-use super::SharedIdentity;
 use super::listener::PeerParts;
 use super::traffic::PeerTraffic;
+use super::{SharedIdentity, socket};
 use crate::consensus::{ConsensusSlot, PeerSays};
 use crate::guard::Ctx;
 use crate::view::LogView;
@@ -72,6 +72,7 @@ impl PeerConnection {
         let Some(socket) = self.socket.take() else { return Err(io::ErrorKind::NotConnected.into()) };
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
+        socket::watch(&socket, self.identity.patience)?;
         let (receive, send) = TcpStream::from_std(socket)?.into_split();
         self.send = Some(Arc::new(Mutex::new(send)));
         let reader = (receive, BytesMut::new(), Arc::clone(&self.is_known));

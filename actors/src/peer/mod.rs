@@ -17,11 +17,12 @@ pub mod formation;
 pub mod link;
 pub mod listener;
 pub(crate) mod port;
-mod socket;
+pub(crate) mod socket;
 pub mod traffic;
 
 use std::sync::Arc;
 use std::sync::RwLock;
+use std::time::Duration;
 
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::peer::{Announcement, PEER_VERSION, PeerHello};
@@ -39,6 +40,8 @@ pub struct PeerIdentity {
     pub incarnation: Incarnation,
     /// Entry bytes of a segment.
     pub segment_bytes_max: Length,
+    /// How long a connection of a peer's may be without a sign of life.
+    pub patience: Duration,
     /// The members, once the cluster is formed.
     pub membership: RwLock<Option<Membership>>,
 }
@@ -165,6 +168,7 @@ mod tests {
             node: NodeId::new(1).unwrap(),
             incarnation: Incarnation::new(7).unwrap(),
             segment_bytes_max: Length::new(100),
+            patience: Duration::from_secs(5),
             membership: RwLock::new(is_formed.then_some(membership)),
         }
     }
