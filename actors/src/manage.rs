@@ -51,7 +51,8 @@ fn trim(before: Offset, view: &LogView) -> Result<Order, Refusal> {
     let reader = view.reader().ok_or_else(unavailable)?;
     let committed = view.committed();
     if before > committed {
-        return Err(Refusal::beyond_end(before, committed));
+        let message = format!("offset {before} lies beyond the committed end {committed}");
+        return Err(Refusal::new(Code::BadRequest, message));
     }
     let segments = reader.segments();
     // One that begins where the committed end is may hold nothing that stays.
@@ -89,10 +90,12 @@ async fn find(
         Ok(PeerMessage::Announced(theirs)) => {
             let id = RaftId::new(theirs.node, theirs.incarnation);
             if theirs.cluster != identity.cluster {
-                return bad(format!("the node at {peer_address} is of cluster {}", theirs.cluster));
+                let message = format!("the node at {peer_address} is of cluster {}", theirs.cluster);
+                return Err(Refusal::new(Code::WrongCluster, message));
             }
             if theirs.node != node {
-                return bad(format!("the node at {peer_address} is node {}, not {node}", theirs.node));
+                let message = format!("the node at {peer_address} is node {}, not {node}", theirs.node);
+                return Err(Refusal::new(Code::WrongNode, message));
             }
             if theirs.is_formed && identity.member(id).is_none() {
                 return bad(format!(
@@ -101,13 +104,16 @@ async fn find(
             }
             Ok(Member { id, peer_address, client_address })
         }
-        Ok(PeerMessage::Refused(refusal)) => bad(format!("node {node} at {peer_address} refuses: {refusal}")),
+        Ok(PeerMessage::Refused(refusal)) => {
+            let message = format!("node {node} at {peer_address} refuses: {}", refusal.message);
+            Err(Refusal::new(refusal.code, message))
+        }
         Ok(_) => bad(format!("what answers at {peer_address} is no node")),
         Err(error) => {
             let message = format!(
                 "node {node} does not answer at {peer_address} ({error}): start it with cluster.join first"
             );
-            Err(Refusal::new(Code::BadRequest, message))
+            Err(Refusal::new(Code::Unavailable, message))
         }
     }
 }

@@ -37,6 +37,7 @@ use crate::peer::links::{LinkParts, Links};
 use crate::peer::listener::PeerParts;
 use crate::peer::port::PeerPort;
 use crate::peer::receiver::{Received, ReceiverParts};
+use crate::peer::socket;
 use crate::read_waiters::{self, ReadWaiters};
 use crate::services::Services;
 use crate::storage_group::{Fatal, GroupParts, Opened, RecoveryError, StorageGroup};
@@ -247,6 +248,7 @@ impl Node {
                 incarnation,
                 segment_bytes_max: options.segment_bytes_max,
                 address: peer_address(&options),
+                patience: socket::patience(options.tick, Settings::default().election_ticks),
                 membership: RwLock::new(None),
                 life: AtomicU64::new(0),
             });
@@ -265,6 +267,7 @@ impl Node {
                 arbiter: net.handle(),
                 next: Arc::default(),
                 links,
+                living: Arc::default(),
                 traffic: Arc::clone(&traffic),
                 faults: faults.clone(),
             })

@@ -339,33 +339,33 @@ fn a_follower_that_was_away_for_many_small_batches_catches_up() {
 }
 
 /// One connection to a peer port.
-struct Stranger(RawClient);
+pub(crate) struct Stranger(pub(crate) RawClient);
 
 impl Stranger {
-    fn at(cluster: &Cluster, id: u32) -> Self {
+    pub(crate) fn at(cluster: &Cluster, id: u32) -> Self {
         Self(RawClient::silent(cluster.peer(id)))
     }
 
-    fn say(&mut self, message: &PeerMessage) {
+    pub(crate) fn say(&mut self, message: &PeerMessage) {
         let mut out = BytesMut::new();
         message.encode(&mut out);
         self.0.send_bytes(&out).unwrap();
     }
 
-    fn hear(&mut self) -> Option<PeerMessage> {
+    pub(crate) fn hear(&mut self) -> Option<PeerMessage> {
         let frame = self.0.receive_frame().expect("an answer or the end");
         frame.map(|frame| PeerMessage::decode(&frame).expect("a peer's message"))
     }
 
     /// The refusal that is said; the connection must end after it.
-    fn refusal(mut self) -> Refusal {
+    pub(crate) fn refusal(mut self) -> Refusal {
         let Some(PeerMessage::Refused(refusal)) = self.hear() else { panic!("not refused") };
         assert_eq!(self.hear(), None, "the connection ends");
         refusal
     }
 }
 
-fn raft_id(cluster: &Cluster, id: u32) -> RaftId {
+pub(crate) fn raft_id(cluster: &Cluster, id: u32) -> RaftId {
     let incarnation = u32::from_str_radix(&cluster.status(id).unwrap().incarnation, 16).unwrap();
     RaftId::new(NodeId::new(id).unwrap(), Incarnation::new(incarnation).unwrap())
 }

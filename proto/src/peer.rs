@@ -28,6 +28,9 @@ pub const PEER_VERSION: u32 = 1;
 /// The largest frame on a link, length prefix excluded, bytes: a message of several batches, or a copied range.
 pub const PEER_FRAME_BYTES_MAX: usize = 40 << 20;
 
+/// The largest frame before the hello is accepted, length prefix excluded, bytes: a stranger gets no memory of ours.
+pub const PEER_HELLO_BYTES_MAX: usize = 4 << 10;
+
 /// The most batches in one Raft message.
 pub const RAFT_ENTRIES_MAX: usize = 4096;
 

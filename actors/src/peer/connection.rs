@@ -1,7 +1,7 @@
 //! Peer connection actor: what one peer says on a connection that it opened.
 //!
 //! Owns:   that socket and its handshake.
-//! Keeps:  nobody is heard before the handshake is right (S22), and then only for himself.
+//! Keeps:  nobody is heard before the handshake is right (S22), and then only for himself; until then he gets a few KiB of memory.
 //! Never:  serves a client; understands a Raft message.
 
 use std::io;
@@ -12,10 +12,13 @@ use bytes::BytesMut;
 use loglog_proto::RaftId;
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::frame::split;
-use loglog_proto::peer::{Copy, PEER_FRAME_BYTES_MAX, PeerHello, PeerMessage, RaftMessage};
+use loglog_proto::peer::{
+    Copy, PEER_FRAME_BYTES_MAX, PEER_HELLO_BYTES_MAX, PeerHello, PeerMessage, RaftMessage,
+};
 use loglog_storage::Member;
 use slog::{debug, info, warn};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -25,7 +28,7 @@ use tokio::sync::Mutex;
 use super::links::Links;
 use super::listener::PeerParts;
 use super::traffic::PeerTraffic;
-use super::{SharedIdentity, copies};
+use super::{SharedIdentity, copies, socket};
 use crate::consensus::{ConsensusSlot, PeerSays};
 use crate::guard::Ctx;
 use crate::view::LogView;
@@ -47,6 +50,8 @@ pub struct PeerConnection {
     links: Arc<Links>,
     /// Who speaks, once the handshake was right.
     peer: Option<Peer>,
+    /// Whether that was; the reader and the listener look too.
+    is_known: Arc<AtomicBool>,
 }
 
 /// Who speaks, and in which lives of his storage and of ours.
@@ -59,7 +64,8 @@ struct Peer {
 
 impl PeerConnection {
     /// A connection over `socket`.
-    pub fn new(socket: std::net::TcpStream, parts: &PeerParts) -> Self {
+    /// `is_known` is set once the handshake was right.
+    pub fn new(socket: std::net::TcpStream, parts: &PeerParts, is_known: Arc<AtomicBool>) -> Self {
         Self {
             socket: Some(socket),
             send: None,
@@ -69,6 +75,7 @@ impl PeerConnection {
             traffic: Arc::clone(&parts.traffic),
             links: Arc::clone(&parts.links),
             peer: None,
+            is_known,
         }
     }
 
@@ -76,12 +83,17 @@ impl PeerConnection {
         let Some(socket) = self.socket.take() else { return Err(io::ErrorKind::NotConnected.into()) };
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
+        socket::watch(&socket, self.identity.patience)?;
         let (receive, send) = TcpStream::from_std(socket)?.into_split();
         self.send = Some(Arc::new(Mutex::new(send)));
-        let reader = (receive, BytesMut::with_capacity(READ_BYTES));
-        ctx.add_stream(futures_util::stream::unfold(reader, |(mut receive, mut buffer)| async move {
-            next(&mut receive, &mut buffer).await.map(|messages| (messages, (receive, buffer)))
-        }));
+        let reader = (receive, BytesMut::new(), Arc::clone(&self.is_known));
+        ctx.add_stream(futures_util::stream::unfold(
+            reader,
+            |(mut receive, mut buffer, is_known)| async move {
+                let messages = next(&mut receive, &mut buffer, &is_known).await?;
+                Some((messages, (receive, buffer, is_known)))
+            },
+        ));
         Ok(())
     }
 
@@ -162,6 +174,7 @@ impl PeerConnection {
             self.links.introduce(&member);
         }
         self.peer = Some(Peer { id: from, life, generation });
+        self.is_known.store(true, Ordering::Relaxed);
         self.answer(PeerMessage::Accepted(status.accepted), false, ctx);
         Ok(())
     }
@@ -201,12 +214,23 @@ impl PeerConnection {
     }
 }
 
-/// All messages of one socket read; `None` at the end.
-async fn next(receive: &mut OwnedReadHalf, buffer: &mut BytesMut) -> Option<io::Result<Vec<PeerMessage>>> {
+/// All messages of one socket read, one at a time until the peer is known; `None` at the end.
+async fn next(
+    receive: &mut OwnedReadHalf,
+    buffer: &mut BytesMut,
+    is_known: &AtomicBool,
+) -> Option<io::Result<Vec<PeerMessage>>> {
+    // What was handed out last has been judged: this is asked for more only then.
+    let is_known = is_known.load(Ordering::Relaxed);
+    let (frame_bytes_max, read_bytes) = if is_known {
+        (PEER_FRAME_BYTES_MAX, READ_BYTES)
+    } else {
+        (PEER_HELLO_BYTES_MAX, PEER_HELLO_BYTES_MAX)
+    };
     loop {
         let mut messages = Vec::new();
-        loop {
-            match split(buffer, PEER_FRAME_BYTES_MAX) {
+        while is_known || messages.is_empty() {
+            match split(buffer, frame_bytes_max) {
                 Ok(Some(frame)) => match PeerMessage::decode(&frame) {
                     Ok(message) => messages.push(message),
                     Err(error) => return Some(Err(io::Error::other(error))),
@@ -218,8 +242,8 @@ async fn next(receive: &mut OwnedReadHalf, buffer: &mut BytesMut) -> Option<io::
         if !messages.is_empty() {
             return Some(Ok(messages));
         }
-        if buffer.capacity() - buffer.len() < READ_BYTES / 4 {
-            buffer.reserve(READ_BYTES);
+        if buffer.capacity() - buffer.len() < read_bytes / 4 {
+            buffer.reserve(read_bytes);
         }
         match receive.read_buf(buffer).await {
             Ok(0) => return None,

@@ -27,6 +27,7 @@ pub mod traffic;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::peer::{Announcement, PEER_VERSION, PeerHello};
@@ -46,6 +47,8 @@ pub struct PeerIdentity {
     pub segment_bytes_max: Length,
     /// Where this node's peer port is reached.
     pub address: String,
+    /// How long a connection of a peer's may be without a sign of life.
+    pub patience: Duration,
     /// The members, once the cluster is formed; of index 0 on a node that waits to be taken in.
     pub membership: RwLock<Option<Membership>>,
     /// This life of our storage, 0 while there is none.
@@ -213,6 +216,7 @@ mod tests {
             incarnation: Incarnation::new(7).unwrap(),
             segment_bytes_max: Length::new(100),
             address: "here:1".to_owned(),
+            patience: Duration::from_secs(5),
             membership: RwLock::new(is_formed.then_some(membership)),
             life: AtomicU64::new(1),
         }
