@@ -240,47 +240,6 @@ fn appends_resume_after_the_leaders_death() {
 }
 
 #[test]
-fn random_kills_and_freezes_lose_double_and_change_nothing() {
-    let mut cluster = start();
-    let seed = std::env::var("LOGLOG_TEST_SEED").ok().and_then(|it| it.parse().ok());
-    let seed = seed.unwrap_or_else(|| rand::rng().random());
-    println!("seed {seed}");
-    let mut rng = StdRng::seed_from_u64(seed);
-    under_load(&mut cluster, 4, 8, 2, |cluster, progress| {
-        for round in 0..10 {
-            progress(rng.random_range(1..2000));
-            let leader = cluster.leader().0;
-            let node = if rng.random_bool(0.5) { leader } else { rng.random_range(1..=3) };
-            let other = node % 3 + 1;
-            let more = rng.random_range(4..1000);
-            let (what, took) = match rng.random_range(0..5) {
-                0 | 1 => {
-                    cluster.kill(node);
-                    let took = progress(more);
-                    cluster.restart(node);
-                    ("killed", took)
-                }
-                2 | 3 => {
-                    cluster.freeze(node);
-                    let took = progress(more);
-                    cluster.thaw(node);
-                    ("frozen", took)
-                }
-                _ => {
-                    cluster.freeze(other);
-                    cluster.kill(node);
-                    cluster.restart(node);
-                    cluster.thaw(other);
-                    ("killed while the next was frozen", progress(more))
-                }
-            };
-            println!("{round}: leader {leader}, node {node} {what}: {more} more appends within {took:?}");
-        }
-        progress(100);
-    });
-}
-
-#[test]
 fn s13_any_actor_of_any_node_may_panic() {
     let mut cluster = start();
     under_load(&mut cluster, 4, 8, 1, |cluster, progress| {
