@@ -10,6 +10,7 @@ mod full_disk;
 mod life;
 mod limits;
 mod panics;
+mod partitions;
 mod python;
 mod rounds;
 mod structure;
