@@ -13,7 +13,9 @@ mod panics;
 mod partitions;
 mod python;
 mod rounds;
+mod slow_follower;
 mod structure;
+mod uploads;
 
 use loglog_integration_tests::DaemonOptions;
 use tempfile::TempDir;

@@ -22,6 +22,8 @@ const RESUME: Duration = Duration::from_secs(20);
 const CONVERGE: Duration = Duration::from_secs(100);
 /// How long the minority is left alone at least: longer than any time-out of an election.
 const APART: Duration = Duration::from_secs(3);
+/// Long enough that TCP, which waits twice as long each time before it tries again, is slow to notice the healing.
+const LONG: Duration = Duration::from_secs(14);
 const LOAD: LoadOptions = LoadOptions { writers: 4, in_flight: 32, readers: 3 };
 
 fn layout() -> Layout {
@@ -103,14 +105,14 @@ impl Minority {
 }
 
 /// Cuts the leader off as `cut` does, looks on while the others go on, and heals.
-fn leader_cut_off(cluster: &Cluster, network: &dyn Network, how: &str, cut: impl Fn(u32, &[u32])) {
+fn leader_cut_off(cluster: &Cluster, network: &dyn Network, (how, cut): (&str, Cutting), apart: Duration) {
     let load = Load::start(cluster.clients(), LOAD);
     load.progress(500, RESUME);
     let (leader, _) = cluster.leader();
     let others = others(cluster, leader);
     let mut minority = Minority::at(cluster, leader);
     let since = Instant::now();
-    cut(leader, &others);
+    cut(network, leader, &others);
     // What was on its way is committed, or never will be here.
     minority.append();
     let resumed = load.resumed(since, RESUME);
@@ -119,7 +121,7 @@ fn leader_cut_off(cluster: &Cluster, network: &dyn Network, how: &str, cut: impl
         resumed.first, resumed.all
     );
     let alone = cluster.status(leader).expect("it answers its clients").committed;
-    while since.elapsed() < APART {
+    while since.elapsed() < apart {
         minority.append();
         minority.read();
         minority.claims_no_end();
@@ -165,9 +167,8 @@ fn agree(cluster: &Cluster, load: Load, healed: Instant, open: &[Bytes], served:
 
 /// A new cluster for each way to cut its leader off.
 fn partitions(layout: &Layout, network: &dyn Network, cuts: &[(&str, Cutting)]) {
-    for (how, cut) in cuts {
-        let cluster = Cluster::form(layout.clone());
-        leader_cut_off(&cluster, network, how, |node, others| cut(network, node, others));
+    for cut in cuts {
+        leader_cut_off(&Cluster::form(layout.clone()), network, *cut, APART);
     }
 }
 
@@ -211,6 +212,12 @@ fn s01_s16_a_leader_whose_packets_are_dropped_acknowledges_nothing_and_serves_on
 fn a_leader_whose_packets_are_dropped_one_way_is_replaced() {
     let Some(netns) = Netns::new(3) else { return };
     partitions(&layout().within(&netns), &netns, &ONE_WAY);
+}
+
+#[test]
+fn a_leader_that_was_not_heard_for_long_comes_back_soon() {
+    let Some(netns) = Netns::new(3) else { return };
+    leader_cut_off(&Cluster::form(layout().within(&netns)), &netns, ONE_WAY[0], LONG);
 }
 
 #[test]
