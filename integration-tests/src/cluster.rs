@@ -3,25 +3,23 @@
 //! Owns:   the processes, each stopped by its id when this is dropped; their configuration, ports, directories and logs.
 //! Keeps:  a node comes back at the addresses it had.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Seek, SeekFrom};
-use std::net::TcpListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
 use loglog_proto::Offset;
 use loglog_proto::header::HEADER;
 use loglog_proto::request::{Read, RequestBody};
 use loglog_proto::response::{ResponseBody, Status};
-use rand::Rng;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::daemon::signal;
+use crate::layout::{Layout, Place};
 use crate::raw::RawClient;
 use crate::wait::{until, within};
 
@@ -32,9 +30,6 @@ pub const CLUSTER: &str = "10910910910910ab";
 const DEADLINE: Duration = Duration::from_secs(30);
 /// How long a node may take to say how it is; a frozen one never does.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Below what the system gives to outgoing connections: a node that is down must find its port free when it comes back, and
-/// whoever tries to reach it meanwhile must not be connected to himself.
-const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
 /// The processes.
 #[derive(Debug)]
@@ -46,8 +41,7 @@ pub struct Cluster {
 
 #[derive(Debug)]
 struct Node {
-    client: String,
-    peer: String,
+    place: Place,
     child: Option<Child>,
     /// Where this life's log begins.
     life: u64,
@@ -60,8 +54,17 @@ impl Cluster {
     /// If they do not.
     #[must_use]
     pub fn start(program: impl Into<PathBuf>, n: u32) -> Self {
-        let mut cluster = Self::prepare(program, n);
-        for id in 1..=n {
+        Self::form(Layout::new(program, n))
+    }
+
+    /// Starts nodes that lie as `layout` says and waits until all serve.
+    ///
+    /// # Panics
+    /// If they do not.
+    #[must_use]
+    pub fn form(layout: Layout) -> Self {
+        let mut cluster = Self::laid_out(layout);
+        for id in cluster.ids() {
             cluster.launch(id);
         }
         cluster.all_serve();
@@ -74,31 +77,34 @@ impl Cluster {
     /// If it cannot.
     #[must_use]
     pub fn prepare(program: impl Into<PathBuf>, n: u32) -> Self {
+        Self::laid_out(Layout::new(program, n))
+    }
+
+    /// Writes the configuration of nodes that lie as `layout` says; none is started.
+    ///
+    /// # Panics
+    /// If it cannot.
+    #[must_use]
+    pub fn laid_out(layout: Layout) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
-        let node = || {
-            let [client, peer] = [0; 2].map(|_| format!("127.0.0.1:{}", reserve_port()));
-            Node { client, peer, child: None, life: 0 }
-        };
-        let nodes: BTreeMap<u32, Node> = (1..=n).map(|id| (id, node())).collect();
-        let members = nodes.iter().map(|(id, node)| {
-            format!("    {{ id = {id}, peer = \"{}\", client = \"{}\" }},\n", node.peer, node.client)
-        });
-        let members: String = members.collect();
         // For a look at what went wrong.
         let level = std::env::var("LOGLOG_TEST_LEVEL").unwrap_or_else(|_| "info".to_owned());
-        for (id, node) in &nodes {
+        for (id, place) in &layout.places {
             let text = format!(
-                "cluster.id = \"{CLUSTER}\"\ncluster.nodes = [\n{members}]\nnode.id = {id}\n\
+                "cluster.id = \"{CLUSTER}\"\ncluster.nodes = [\n{}]\nnode.id = {id}\n\
                  listen.client = \"{}\"\nlisten.peer = \"{}\"\ndata.dir = \"{}\"\ndata.free_min = \"1 MiB\"\n\
-                 segment.bytes_max = \"1 MiB\"\nraft.tick = \"50 ms\"\nlog.format = \"json\"\nlog.level = \"{level}\"\n\
+                 segment.bytes_max = \"{}\"\nraft.tick = \"50 ms\"\nlog.format = \"json\"\nlog.level = \"{level}\"\n\
                  debug.faults = true\n",
-                node.client,
-                node.peer,
+                layout.members_for(*id),
+                place.client,
+                place.peer,
                 dir.path().join(id.to_string()).display(),
+                layout.segment_bytes_max,
             );
             std::fs::write(dir.path().join(format!("{id}.toml")), text).expect("a configuration");
         }
-        Self { program: program.into(), dir: Some(dir), nodes }
+        let nodes = layout.places.into_iter().map(|(id, place)| (id, Node { place, child: None, life: 0 }));
+        Self { program: layout.program, dir: Some(dir), nodes: nodes.collect() }
     }
 
     /// Every node's id.
@@ -109,19 +115,19 @@ impl Cluster {
     /// Where clients of a node connect.
     #[must_use]
     pub fn client(&self, id: u32) -> &str {
-        &self.nodes[&id].client
+        &self.nodes[&id].place.client
     }
 
     /// Where peers of a node connect.
     #[must_use]
     pub fn peer(&self, id: u32) -> &str {
-        &self.nodes[&id].peer
+        &self.nodes[&id].place.peer
     }
 
     /// Where clients connect, every node's.
     #[must_use]
     pub fn clients(&self) -> Vec<String> {
-        self.nodes.values().map(|node| node.client.clone()).collect()
+        self.nodes.values().map(|node| node.place.client.clone()).collect()
     }
 
     /// Where a node's data lies.
@@ -142,7 +148,7 @@ impl Cluster {
     /// If it runs already.
     pub fn launch(&mut self, id: u32) {
         let (log, config) = (self.log(id), self.path().join(format!("{id}.toml")));
-        let mut command = Command::new(&self.program);
+        let mut command = self.nodes[&id].place.command(&self.program);
         command.arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::null());
         let log = File::options().create(true).append(true).open(log).expect("a log file");
         let life = log.metadata().expect("a file's length").len();
@@ -455,17 +461,4 @@ fn segments(dir: &Path, end: Offset) -> Vec<(u64, PathBuf)> {
         .collect();
     found.sort();
     found
-}
-
-/// A port that is free now and was given to nobody else here.
-fn reserve_port() -> u16 {
-    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    loop {
-        let port = rand::rng().random_range(PORTS);
-        if GIVEN.lock().expect("nobody panics with it").insert(port)
-            && TcpListener::bind(("127.0.0.1", port)).is_ok()
-        {
-            return port;
-        }
-    }
 }

@@ -149,10 +149,7 @@ impl Daemon {
     /// The most memory it ever used, bytes.
     #[must_use]
     pub fn peak_resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id())).unwrap_or_default();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        peak.and_then(|it| it.trim().trim_end_matches(" kB").parse::<u64>().ok()).expect("a living process")
-            * 1024
+        peak_resident_bytes(self.id())
     }
 
     /// kill -9, and waits for the end.
@@ -202,6 +199,18 @@ impl Drop for Daemon {
 pub fn signal(process: u32, name: &str) {
     let status = Command::new("kill").arg(format!("-{name}")).arg(process.to_string()).status();
     assert!(status.expect("kill runs").success(), "signal {name} to {process}");
+}
+
+/// The most memory that a process ever used, bytes.
+///
+/// # Panics
+/// If there is no such process.
+#[must_use]
+pub fn peak_resident_bytes(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    peak.and_then(|it| it.trim().trim_end_matches(" kB").parse::<u64>().ok()).expect("a living process")
+        * 1024
 }
 
 fn records(log: &Path) -> Vec<Value> {

@@ -1,11 +1,16 @@
 //! What the integration tests share.
 //!
-//! Owns:   real processes and how they are started, watched and stopped; raw sockets; waiting with a deadline.
+//! Owns:   real processes and how they are started, watched and stopped; networks that fail; load; raw sockets; waiting with a deadline.
 //! Never:  sleeps for a fixed time in the hope that something has happened.
 
 pub mod appender;
 pub mod cluster;
 pub mod daemon;
+pub mod layout;
+pub mod load;
+pub mod netns;
+pub mod network;
+pub mod proxy;
 pub mod raw;
 pub mod tmpfs;
 pub mod wait;
@@ -13,6 +18,11 @@ pub mod wait;
 pub use appender::Appender;
 pub use cluster::Cluster;
 pub use daemon::{Daemon, DaemonOptions};
+pub use layout::Layout;
+pub use load::{Load, LoadOptions};
+pub use netns::Netns;
+pub use network::Network;
+pub use proxy::Proxies;
 pub use raw::RawClient;
 pub use tmpfs::Tmpfs;
 pub use wait::{until, within};

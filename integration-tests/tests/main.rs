@@ -10,9 +10,13 @@ mod full_disk;
 mod life;
 mod limits;
 mod panics;
+mod partitions;
 mod peers;
 mod python;
+mod rounds;
+mod slow_follower;
 mod structure;
+mod uploads;
 
 use loglog_integration_tests::DaemonOptions;
 use tempfile::TempDir;
