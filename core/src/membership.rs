@@ -44,7 +44,7 @@ pub struct Standing<'a> {
     pub membership: &'a Membership,
     /// Those it heard from lately, itself included.
     pub active: &'a BTreeSet<RaftId>,
-    /// Batches that each other member lacks.
+    /// Batches that a member lacks; none where that is not known.
     pub lag: &'a BTreeMap<RaftId, u64>,
 }
 
@@ -150,9 +150,10 @@ fn promote(standing: &Standing<'_>, node: NodeId) -> Result<Plan, Refusal> {
         let message = format!("node {node} does not answer: it cannot be given a vote now");
         return Err(Refusal::new(Code::Unavailable, message));
     }
-    let lag = standing.lag.get(&learner.id).copied().unwrap_or(u64::MAX);
-    if lag > PROMOTION_LAG_MAX {
-        let message = format!("node {node} lacks {lag} batches still: promote it when it has caught up");
+    let lag = standing.lag.get(&learner.id).copied();
+    if lag.is_none_or(|lag| lag > PROMOTION_LAG_MAX) {
+        let lacks = lag.map_or("much".to_owned(), |lag| format!("{lag} batches"));
+        let message = format!("node {node} lacks {lacks} still: promote it when it has caught up");
         return Err(Refusal::new(Code::Unavailable, message));
     }
     let message = format!("node {node} is a voter");

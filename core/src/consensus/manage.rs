@@ -176,7 +176,11 @@ impl<T> Consensus<T> {
         if self.raw.raft.has_pending_conf() || !self.ordered.is_empty() {
             return unavailable("another change is under way: one at a time");
         }
-        let (active, lag) = (self.active(), self.lags());
+        let (active, mut lag) = (self.active(), self.lags());
+        // Who is probed, or copies a snapshot, may lack anything.
+        lag.retain(|id, _| {
+            self.raw.raft.prs().get(id.get()).is_some_and(|it| it.state == ProgressState::Replicate)
+        });
         let standing = Standing {
             own: own_id(&self.meta),
             membership: &self.meta.membership,
