@@ -35,6 +35,7 @@ use crate::listener::{self, Close, Connections, Listener};
 use crate::peer::PeerIdentity;
 use crate::peer::formation::{self, ClusterNode, FormationError};
 use crate::peer::listener::PeerParts;
+use crate::peer::pace::Pace;
 use crate::peer::port::PeerPort;
 use crate::peer::socket;
 use crate::read_waiters::{self, ReadWaiters};
@@ -83,6 +84,8 @@ pub struct NodeOptions {
     pub connection_bytes_max: u32,
     /// Connections at a time.
     pub connections_max: u64,
+    /// How fast this node copies from others what it missed, bytes a second; 0: as fast as it goes.
+    pub bulk_bytes_per_second: u64,
     /// Appends are refused below this much free space, bytes.
     pub free_min: u64,
     /// Cut a corrupt log instead of refusing it.
@@ -246,6 +249,7 @@ impl Node {
                 next: Arc::default(),
                 living: Arc::default(),
                 traffic: Arc::clone(&traffic),
+                pace: Pace::new(options.bulk_bytes_per_second),
                 faults: faults.clone(),
             })
         };

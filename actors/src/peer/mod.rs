@@ -16,6 +16,7 @@ pub mod fetcher;
 pub mod formation;
 pub mod link;
 pub mod listener;
+pub mod pace;
 pub(crate) mod port;
 pub(crate) mod socket;
 pub mod traffic;

@@ -50,7 +50,7 @@ impl PeerPort {
 
     /// Starts a link to each other member, and the fetcher: the cluster is formed.
     pub(crate) fn link(&self, membership: &Membership) -> Peers {
-        let PeerParts { identity, consensus, supervisor, arbiter, faults, traffic, .. } = &self.parts;
+        let PeerParts { identity, consensus, supervisor, arbiter, faults, traffic, pace, .. } = &self.parts;
         *identity.membership.write().unwrap_or_else(PoisonError::into_inner) = Some(membership.clone());
         let others = membership.voters.iter().filter(|member| member.id != identity.raft_id());
         let others: Vec<Member> = others.cloned().collect();
@@ -65,11 +65,11 @@ impl PeerPort {
             (peer.id, link)
         });
         let links = links.collect();
-        let own =
-            (Arc::clone(identity), others.clone(), consensus.clone(), faults.clone(), Arc::clone(traffic));
+        let own = (Arc::clone(identity), others.clone(), consensus.clone(), faults.clone());
+        let (traffic, pace) = (Arc::clone(traffic), pace.clone());
         let fetcher = supervisor.spawn(permanent(fetcher::NAME, "Fetcher"), arbiter, move || {
-            let (identity, peers, consensus, faults, traffic) = own.clone();
-            Fetcher::new(identity, peers, consensus, faults, traffic)
+            let (identity, peers, consensus, faults) = own.clone();
+            Fetcher::new(identity, peers, consensus, faults, Arc::clone(&traffic), pace.clone())
         });
         faults.enlist(fetcher::NAME, &fetcher);
         Peers { links, fetcher: Some(fetcher) }
