@@ -48,6 +48,8 @@ pub struct NodeConfig {
     pub upload: UploadConfig,
     /// Clients' connections.
     pub connection: ConnectionConfig,
+    /// Other nodes.
+    pub peers: PeersConfig,
     /// What is logged, and how.
     pub log: LogConfig,
     /// Consensus.
@@ -139,6 +141,13 @@ pub struct ConnectionConfig {
     pub max: u32,
 }
 
+/// `peers.*`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeersConfig {
+    /// How fast this node copies from others what it missed, each second; zero: as fast as it goes.
+    pub bulk_bytes_per_second: Length,
+}
+
 /// `log.*`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
@@ -199,6 +208,12 @@ impl Default for UploadConfig {
 impl Default for ConnectionConfig {
     fn default() -> Self {
         Self { bytes_max: Length::new(32 << 20), max: 10_000 }
+    }
+}
+
+impl Default for PeersConfig {
+    fn default() -> Self {
+        Self { bulk_bytes_per_second: Length::new(64 << 20) }
     }
 }
 

@@ -35,6 +35,7 @@ use crate::peer::PeerIdentity;
 use crate::peer::formation::{self, ClusterNode, FormationError};
 use crate::peer::links::{LinkParts, Links};
 use crate::peer::listener::PeerParts;
+use crate::peer::pace::Pace;
 use crate::peer::port::PeerPort;
 use crate::peer::receiver::{Received, ReceiverParts};
 use crate::peer::socket;
@@ -90,6 +91,8 @@ pub struct NodeOptions {
     pub connection_bytes_max: u32,
     /// Connections at a time.
     pub connections_max: u64,
+    /// How fast this node copies from others what it missed, bytes a second; 0: as fast as it goes.
+    pub bulk_bytes_per_second: u64,
     /// Appends are refused below this much free space, bytes.
     pub free_min: u64,
     /// Cut a corrupt log instead of refusing it.
@@ -241,6 +244,7 @@ impl Node {
         let (whole, installs) = unbounded_channel();
         let is_cluster = options.cluster_nodes.len() > 1;
         let bind_peer = |source| NodeError::BindPeer { address: options.listen_peer, source };
+        let pace = Pace::new(options.bulk_bytes_per_second);
         let port = |cluster, incarnation| {
             let identity = Arc::new(PeerIdentity {
                 cluster,
@@ -269,6 +273,7 @@ impl Node {
                 links,
                 living: Arc::default(),
                 traffic: Arc::clone(&traffic),
+                pace: pace.clone(),
                 faults: faults.clone(),
             })
         };
@@ -322,6 +327,8 @@ impl Node {
             consensus: slot.clone(),
             dir: Arc::clone(&dir),
             whole,
+            pace: pace.clone(),
+            traffic: Arc::clone(&traffic),
             fatal: fatal_handle,
             faults: faults.clone(),
         };

@@ -40,6 +40,8 @@ pub struct Want {
     pub offset: Offset,
     /// Its entries.
     pub references: Vec<Reference>,
+    /// Whether it was committed before its leader sent it: a node that catches up is the only one to wait for it.
+    pub is_old: bool,
 }
 
 impl Want {
@@ -167,7 +169,8 @@ impl Gate {
             if let Some(offset) = begin
                 && !self.wanted.contains_key(&entry.log_id)
             {
-                let want = Want { log_id: entry.log_id, offset, references };
+                let is_old = entry.log_id.index <= message.commit;
+                let want = Want { log_id: entry.log_id, offset, references, is_old };
                 self.wanted.insert(entry.log_id, want.clone());
                 newly.push(want);
             }
@@ -273,6 +276,7 @@ mod tests {
         let Pass::Wait(wants) = gate.pass(&log) else { panic!() };
         let places: Vec<_> = wants.iter().map(|want| (want.log_id.index.get(), want.offset.get())).collect();
         assert_eq!(places, [(6, 500), (7, 500 + 10 + OVERHEAD as u64)]);
+        assert!(wants.iter().all(|want| !want.is_old), "its leader waits for it");
         assert!(matches!(gate.pass(&log), Pass::Wait(wants) if wants.is_empty()), "asked for once");
         gate.arrive(log_id(2, 7), entries());
         assert!(matches!(gate.pass(&log), Pass::Wait(_)));
@@ -304,6 +308,16 @@ mod tests {
         assert!(matches!(gate.pass(&log), Pass::Wait(_)), "first in, first out");
         gate.arrive(log_id(2, 6), entries());
         assert!(matches!(gate.pass(&log), Pass::Step(message) if message.entries.len() == 1));
+    }
+
+    #[test]
+    fn what_was_committed_before_it_was_sent_is_old() {
+        let (mut gate, log) = (Gate::default(), Log(5));
+        let mut message = append(2, 1, 5, &[6, 7]);
+        message.commit = Index::new(6);
+        assert!(gate.push(message));
+        let Pass::Wait(wants) = gate.pass(&log) else { panic!() };
+        assert_eq!(wants.iter().map(|want| want.is_old).collect::<Vec<_>>(), [true, false]);
     }
 
     #[test]

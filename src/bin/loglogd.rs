@@ -154,6 +154,7 @@ fn options(config: &NodeConfig, descriptors: u64) -> NodeOptions {
         connection_bytes_max: u32::try_from(config.connection.bytes_max.get()).unwrap_or(u32::MAX),
         // A quarter of the file descriptors is left for segments and peers.
         connections_max: u64::from(config.connection.max).min(descriptors / 4 * 3),
+        bulk_bytes_per_second: config.peers.bulk_bytes_per_second.get(),
         free_min: config.data.free_min.get(),
         accept_loss: config.data.accept_loss,
         tick: config.raft.tick,

@@ -23,6 +23,7 @@ use slog::debug;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
+use super::pace::Pace;
 use super::traffic::PeerTraffic;
 use super::{SharedIdentity, socket};
 use crate::consensus::{ConsensusSlot, Payloads};
@@ -37,7 +38,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Wait between two rounds over the peers for one batch.
 const PAUSE: Duration = Duration::from_millis(2);
 /// Batches fetched at a time: each has a connection of its own.
-const FETCHES_MAX: usize = 8;
+const FETCHES_MAX: u32 = 8;
+/// Bytes fetched at a time, unless one batch alone has more: the peer that serves them has appends to see to.
+const FETCH_BYTES_MAX: u64 = 1 << 20;
 /// Rounds over the peers before it is left to the gate to ask again.
 const ROUNDS: u32 = 20;
 
@@ -47,6 +50,7 @@ pub struct Fetcher {
     consensus: ConsensusSlot,
     faults: Faults,
     traffic: Arc<PeerTraffic>,
+    pace: Pace,
     running: HashSet<LogId>,
     slots: Arc<Semaphore>,
     idle: Pool,
@@ -72,9 +76,10 @@ impl Fetcher {
         consensus: ConsensusSlot,
         faults: Faults,
         traffic: Arc<PeerTraffic>,
+        pace: Pace,
     ) -> Self {
-        let (slots, running) = (Arc::new(Semaphore::new(FETCHES_MAX)), HashSet::new());
-        Self { identity, consensus, faults, traffic, running, slots, idle: Pool::default() }
+        let (slots, running) = (Arc::new(Semaphore::new(FETCHES_MAX as usize)), HashSet::new());
+        Self { identity, consensus, faults, traffic, pace, running, slots, idle: Pool::default() }
     }
 
     fn fetch(&mut self, want: Want, leader: Option<RaftId>, ctx: &mut Ctx<Self>) {
@@ -84,9 +89,13 @@ impl Fetcher {
         let mut peers = self.identity.others();
         peers.sort_by_key(|peer| Some(peer.id) != leader);
         let (identity, idle, log_id) = (Arc::clone(&self.identity), Rc::clone(&self.idle), want.log_id);
-        let (slots, traffic) = (Arc::clone(&self.slots), Arc::clone(&self.traffic));
+        let (slots, traffic, pace) = (Arc::clone(&self.slots), Arc::clone(&self.traffic), self.pace.clone());
         let fetching = async move {
-            let _slot = slots.acquire().await.map_err(io::Error::other)?;
+            let bytes = want.log_len().get();
+            let _slots = slots.acquire_many(slots_for(bytes)).await.map_err(io::Error::other)?;
+            if want.is_old {
+                pace.take(bytes).await;
+            }
             let mut last = io::Error::other("there are no peers");
             for _ in 0..ROUNDS {
                 for peer in &peers {
@@ -117,6 +126,12 @@ impl Fetcher {
             }
         }));
     }
+}
+
+/// How many of the [`FETCHES_MAX`] a batch of that many bytes counts for.
+fn slots_for(bytes: u64) -> u32 {
+    let slots = bytes.div_ceil(FETCH_BYTES_MAX / u64::from(FETCHES_MAX));
+    u32::try_from(slots).map_or(FETCHES_MAX, |slots| slots.clamp(1, FETCHES_MAX))
 }
 
 /// Copies one batch from a peer.
@@ -224,7 +239,13 @@ mod tests {
             payload_crc: crc32c(&sequence.to_le_bytes()),
         };
         let log_id = LogId { term: Term::new(3), index: Index::new(9) };
-        Want { log_id, offset: Offset::new(100), references: vec![reference(1), reference(2)] }
+        Want { log_id, offset: Offset::new(100), references: vec![reference(1), reference(2)], is_old: false }
+    }
+
+    #[test]
+    fn small_batches_are_fetched_together_and_large_ones_alone() {
+        let slots = [1, 128 << 10, (128 << 10) + 1, 1 << 20, 16 << 20, u64::MAX].map(slots_for);
+        assert_eq!(slots, [1, 1, 2, 8, 8, 8]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use slog::{Logger, warn};
 use super::SharedIdentity;
 use super::connection::PeerConnection;
 use super::links::Links;
+use super::pace::Pace;
 use super::traffic::PeerTraffic;
 use crate::consensus::ConsensusSlot;
 use crate::faults::{Fault, Faults, panic_as_told};
@@ -61,6 +62,8 @@ pub struct PeerParts {
     pub living: Arc<Mutex<Vec<Living>>>,
     /// Counts the log bytes that go to and fro.
     pub traffic: Arc<PeerTraffic>,
+    /// How fast this node copies what it missed.
+    pub pace: Pace,
     /// Injected faults.
     pub faults: Faults,
 }

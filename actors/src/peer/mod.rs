@@ -20,6 +20,7 @@ pub mod formation;
 pub mod link;
 pub mod links;
 pub mod listener;
+pub mod pace;
 pub(crate) mod port;
 pub mod receiver;
 pub(crate) mod socket;

@@ -51,12 +51,13 @@ impl PeerPort {
 
     /// Starts what speaks to peers: who they are is known, or will be.
     pub(crate) fn start(&self, membership: &Membership, receiver: ReceiverParts) -> Peers {
-        let PeerParts { identity, consensus, supervisor, arbiter, faults, links, traffic, .. } = &self.parts;
+        let PeerParts { identity, consensus, supervisor, arbiter, faults, links, traffic, pace, .. } = &self.parts;
         links.follow(membership);
-        let own = (Arc::clone(identity), consensus.clone(), faults.clone(), Arc::clone(traffic));
+        let own = (Arc::clone(identity), consensus.clone(), faults.clone());
+        let (traffic, pace) = (Arc::clone(traffic), pace.clone());
         let fetcher = supervisor.spawn(permanent(fetcher::NAME, "Fetcher"), arbiter, move || {
-            let (identity, consensus, faults, traffic) = own.clone();
-            Fetcher::new(identity, consensus, faults, traffic)
+            let (identity, consensus, faults) = own.clone();
+            Fetcher::new(identity, consensus, faults, Arc::clone(&traffic), pace.clone())
         });
         let receiver = supervisor.spawn(permanent(receiver::NAME, "SnapshotReceiver"), arbiter, move || {
             SnapshotReceiver::new(receiver.clone())

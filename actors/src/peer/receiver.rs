@@ -19,6 +19,8 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::SharedIdentity;
 use super::bulk::{BulkError, BulkSource, Chunk};
+use super::pace::Pace;
+use super::traffic::PeerTraffic;
 use crate::consensus::{ConsensusSlot, InstallFailed};
 use crate::faults::{Fault, Faults, panic_as_told};
 use crate::guard::Ctx;
@@ -44,6 +46,10 @@ pub struct ReceiverParts {
     pub dir: Arc<DataDir>,
     /// Where the node waits for what is whole.
     pub whole: UnboundedSender<Received>,
+    /// How fast.
+    pub pace: Pace,
+    /// Counts what comes.
+    pub traffic: Arc<PeerTraffic>,
     /// Where the end of this process is asked for.
     pub fatal: Fatal,
     /// Injected faults.
@@ -126,12 +132,15 @@ async fn receive(parts: ReceiverParts, receive: Receive) -> Result<Received, Rec
         ..state
     };
     let (mut first, mut offset) = (content.start.index, content.start.offset);
-    let mut installer = blocking(move || parts.dir.install(state)).await??;
+    let (dir, pace) = (Arc::clone(&parts.dir), parts.pace.clone());
+    let mut installer = blocking(move || dir.install(state)).await??;
     let mut source = peers.next().ok_or(ReceiveError::Nobody)?;
     while first <= last.index {
         match source.chunk(first, offset, last).await {
             Ok(chunk) => {
                 (first, offset) = (chunk.next, chunk.end());
+                parts.traffic.fetched(chunk.bytes.len());
+                pace.take(chunk.bytes.len() as u64).await;
                 installer = blocking(move || put(installer, &chunk)).await??;
             }
             Err(error) => {

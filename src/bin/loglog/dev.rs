@@ -119,6 +119,7 @@ fn options(args: &Args, at: u16, nodes: &[ClusterNode]) -> NodeOptions {
         upload_bytes_max: config.upload.bytes_max.as_usize(),
         connection_bytes_max: u32::try_from(config.connection.bytes_max.get()).unwrap_or(u32::MAX),
         connections_max: u64::from(config.connection.max),
+        bulk_bytes_per_second: config.peers.bulk_bytes_per_second.get(),
         free_min: config.data.free_min.get(),
         accept_loss: false,
         tick: config.raft.tick,
