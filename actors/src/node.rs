@@ -25,6 +25,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use slog::{Logger, error, info, warn};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinHandle;
 
 use crate::backoff::{Backoff, Decision, Limits};
 use crate::consensus::{ConsensusSlot, HandOver, Peers};
@@ -32,10 +33,10 @@ use crate::credits::NodeCredits;
 use crate::faults::Faults;
 use crate::guard::Restart;
 use crate::listener::{self, Close, Connections, Listener};
-use crate::peer::PeerIdentity;
 use crate::peer::formation::{self, ClusterNode, FormationError};
 use crate::peer::listener::PeerParts;
 use crate::peer::port::PeerPort;
+use crate::peer::{PeerIdentity, SharedIdentity};
 use crate::read_waiters::{self, ReadWaiters};
 use crate::services::{Identity, Services};
 use crate::storage_group::{Fatal, GroupParts, Opened, RecoveryError, StorageGroup};
@@ -161,6 +162,9 @@ pub struct Node {
     uploads: Handle<UploadBuffer>,
     waiters: Handle<ReadWaiters>,
     group: StorageGroup,
+    identity: SharedIdentity,
+    /// The log is being repaired from other nodes; the storage group is down meanwhile.
+    mending: Option<JoinHandle<Result<(), RecoveryError>>>,
     events: UnboundedReceiver<ChildEvent>,
     fatal: UnboundedReceiver<String>,
     group_backoff: Backoff,
@@ -263,14 +267,24 @@ impl Node {
             formation::forget(&options.data_dir);
             info!(log, "made a new log"; "cluster" => %state.cluster, "dir" => %options.data_dir.display());
         }
-        let Opened { state, end } = group.recover().await?;
+        let known = dir.peek().map_err(RecoveryError::Open)?;
+        let mut peers = peers.unwrap_or_else(|| port(known.cluster, known.incarnation));
+        peers.know(&known.membership);
+        let Opened { state, end } = loop {
+            match group.recover().await {
+                Ok(opened) => break opened,
+                Err(refused) => match group.mender(&refused, peers.identity()) {
+                    Some(mender) => mender.mend().await?,
+                    None => return Err(refused.into()),
+                },
+            }
+        };
         if state.node != options.node {
             let (path, expected, found) = (options.data_dir.clone(), options.node, state.node);
             return Err(NodeError::OtherNode { path, expected, found });
         }
         let is_alone = state.membership.voters.len() == 1;
         if !is_alone {
-            let mut peers = peers.unwrap_or_else(|| port(state.cluster, state.incarnation));
             peers.open(options.listen_peer).map_err(bind_peer)?;
             group.set_peers(peers.link(&state.membership));
         }
@@ -328,6 +342,8 @@ impl Node {
             uploads,
             waiters,
             group,
+            identity: Arc::clone(peers.identity()),
+            mending: None,
             events,
             fatal,
             group_backoff: Backoff::new(LIMITS),
@@ -360,6 +376,16 @@ impl Node {
             tokio::select! {
                 () = &mut stop => return self.stop().await,
                 Some(reason) = self.fatal.recv() => return Err(self.give_up(NodeError::Disk(reason)).await),
+                mended = ended(&mut self.mending) => {
+                    self.mending = None;
+                    let recovered = match mended {
+                        Ok(()) => self.recover().await,
+                        Err(error) => Err(error.into()),
+                    };
+                    if let Err(error) = recovered {
+                        return Err(self.give_up(error).await);
+                    }
+                }
                 Some(event) = self.events.recv() => {
                     if let Err(error) = self.heed(event).await {
                         return Err(self.give_up(error).await);
@@ -372,6 +398,7 @@ impl Node {
     /// Nothing is served any more, also where the process goes on: a node may live inside another program.
     async fn give_up(&mut self, error: NodeError) -> NodeError {
         error!(self.log, "the node gives up"; "reason" => %error);
+        self.stop_mending();
         self.listener.kill();
         self.connections.kill();
         self.group.stop(true).await;
@@ -410,10 +437,31 @@ impl Node {
             Decision::RestartAfter(delay) => {
                 warn!(self.log, "restarting the storage group through recovery"; "member" => name, "delay" => ?delay);
                 actix_rt::time::sleep(delay).await;
-                self.group.recover().await?;
-                self.group.run();
-                Ok(())
+                self.recover().await
             }
+        }
+    }
+
+    /// Has the storage group live again; where its log is damaged, once the other nodes have repaired it (S10).
+    async fn recover(&mut self) -> Result<(), NodeError> {
+        let refused = match self.group.recover().await {
+            Ok(_) => {
+                self.group.run();
+                return Ok(());
+            }
+            Err(refused) => refused,
+        };
+        match self.group.mender(&refused, &self.identity) {
+            // On its own, so that the node can be stopped, and goes on serving reads.
+            Some(mender) => self.mending = Some(actix_rt::spawn(mender.mend())),
+            None => return Err(refused.into()),
+        }
+        Ok(())
+    }
+
+    fn stop_mending(&mut self) {
+        if let Some(mending) = self.mending.take() {
+            mending.abort();
         }
     }
 
@@ -435,6 +483,7 @@ impl Node {
 
     async fn stop(mut self) -> Result<(), NodeError> {
         info!(self.log, "stopping: finishing what is in flight");
+        self.stop_mending();
         self.hand_over().await;
         // A listener that is down accepts nobody either.
         let _ = self.listener.tell(Close);
@@ -456,6 +505,16 @@ impl Node {
         }
         info!(self.log, "stopped");
         Ok(())
+    }
+}
+
+/// How a repair came out; never, while there is none.
+async fn ended(mending: &mut Option<JoinHandle<Result<(), RecoveryError>>>) -> Result<(), RecoveryError> {
+    match mending {
+        Some(mending) => {
+            mending.await.unwrap_or_else(|error| Err(RecoveryError::Panicked(error.to_string())))
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -11,6 +11,7 @@ mod life;
 mod limits;
 mod panics;
 mod python;
+mod repair;
 mod structure;
 
 use loglog_integration_tests::DaemonOptions;

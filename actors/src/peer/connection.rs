@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use loglog_proto::RaftId;
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::frame::split;
-use loglog_proto::peer::{Copy, PEER_FRAME_BYTES_MAX, PeerMessage, RaftMessage};
+use loglog_proto::peer::{Copy, Locate, PEER_FRAME_BYTES_MAX, PeerMessage, RaftMessage};
 use slog::{debug, info, warn};
 use std::sync::Arc;
 use std::time::Duration;
@@ -109,6 +109,7 @@ impl PeerConnection {
                     return self.refuse(Refusal::new(Code::WrongNode, why), ctx);
                 }
                 PeerMessage::Copy(copy) if self.peer.is_some() => self.copy(copy, ctx),
+                PeerMessage::Locate(locate) if self.peer.is_some() => self.locate(locate, ctx),
                 _ => {
                     let refusal = Refusal::new(Code::BadRequest, "a link begins with a hello");
                     return self.refuse(refusal, ctx);
@@ -119,6 +120,16 @@ impl PeerConnection {
             // What a dying consensus does not hear, peers say again.
             let _ = consensus.tell(PeerSays(said));
         }
+    }
+
+    /// Answers from what is known in memory.
+    fn locate(&self, locate: Locate, ctx: &mut Ctx<Self>) {
+        let committed = self.view.committed_index();
+        let located = match self.view.reader() {
+            Some(reader) => copies::locate(&reader, committed, locate),
+            None => Err(Refusal::new(Code::Unavailable, "the log is being recovered")),
+        };
+        self.answer(located.map_or_else(PeerMessage::Refused, PeerMessage::Located), false, ctx);
     }
 
     /// Reads off this thread, then answers.

@@ -33,6 +33,12 @@ impl PeerPort {
         &self.parts.identity
     }
 
+    /// Who the members are; they can be asked from now on, and may say hello once the port is open.
+    pub(crate) fn know(&self, membership: &Membership) {
+        let mut known = self.parts.identity.membership.write().unwrap_or_else(PoisonError::into_inner);
+        *known = Some(membership.clone());
+    }
+
     /// Listens, unless it does already.
     pub(crate) fn open(&mut self, address: SocketAddr) -> io::Result<()> {
         if self.is_open {
@@ -51,7 +57,7 @@ impl PeerPort {
     /// Starts a link to each other member, and the fetcher: the cluster is formed.
     pub(crate) fn link(&self, membership: &Membership) -> Peers {
         let PeerParts { identity, consensus, supervisor, arbiter, faults, .. } = &self.parts;
-        *identity.membership.write().unwrap_or_else(PoisonError::into_inner) = Some(membership.clone());
+        self.know(membership);
         let others = membership.voters.iter().filter(|member| member.id != identity.raft_id());
         let others: Vec<Member> = others.cloned().collect();
         let links = others.iter().map(|peer| {
