@@ -23,6 +23,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use slog::{Logger, error, info, warn};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinHandle;
 
 use crate::backoff::{Backoff, Decision, Limits};
 use crate::consensus::{ConsensusSlot, HandOver};
@@ -31,7 +32,6 @@ use crate::faults::Faults;
 use crate::genesis::{self, reached_at};
 use crate::guard::Restart;
 use crate::listener::{self, Close, Connections, Listener};
-use crate::peer::PeerIdentity;
 use crate::peer::formation::{self, ClusterNode, FormationError};
 use crate::peer::links::{LinkParts, Links};
 use crate::peer::listener::PeerParts;
@@ -39,6 +39,7 @@ use crate::peer::pace::Pace;
 use crate::peer::port::PeerPort;
 use crate::peer::receiver::{Received, ReceiverParts};
 use crate::peer::socket;
+use crate::peer::{PeerIdentity, SharedIdentity};
 use crate::read_waiters::{self, ReadWaiters};
 use crate::services::Services;
 use crate::storage_group::{Fatal, GroupParts, Opened, RecoveryError, StorageGroup};
@@ -174,6 +175,9 @@ pub struct Node {
     group: StorageGroup,
     dir: Arc<DataDir>,
     installs: UnboundedReceiver<Received>,
+    identity: SharedIdentity,
+    /// The log is being repaired from other nodes; the storage group is down meanwhile.
+    mending: Option<JoinHandle<Result<(), RecoveryError>>>,
     events: UnboundedReceiver<ChildEvent>,
     fatal: UnboundedReceiver<String>,
     group_backoff: Backoff,
@@ -301,14 +305,24 @@ impl Node {
             formation::forget(&options.data_dir);
             info!(log, "made a new log"; "cluster" => %state.cluster, "dir" => %options.data_dir.display());
         }
-        let Opened { state, end } = group.recover().await?;
+        let known = dir.peek().map_err(RecoveryError::Open)?;
+        let mut peers = peers.unwrap_or_else(|| port(known.cluster, known.incarnation));
+        peers.know(&known.membership);
+        let Opened { state, end } = loop {
+            match group.recover().await {
+                Ok(opened) => break opened,
+                Err(refused) => match group.mender(&refused, peers.identity()) {
+                    Some(mender) => mender.mend().await?,
+                    None => return Err(refused.into()),
+                },
+            }
+        };
         if state.node != options.node {
             let (path, expected, found) = (options.data_dir.clone(), options.node, state.node);
             return Err(NodeError::OtherNode { path, expected, found });
         }
         let Membership { voters, learners, .. } = &state.membership;
         let is_alone = voters.len() == 1 && learners.is_empty();
-        let mut peers = peers.unwrap_or_else(|| port(state.cluster, state.incarnation));
         match peers.open(options.listen_peer) {
             Ok(()) => {}
             // It can serve all the same; only nobody can be taken in.
@@ -384,6 +398,8 @@ impl Node {
             group,
             dir,
             installs,
+            identity: Arc::clone(peers.identity()),
+            mending: None,
             events,
             fatal,
             group_backoff: Backoff::new(LIMITS),
@@ -421,6 +437,16 @@ impl Node {
                         return Err(self.give_up(error).await);
                     }
                 }
+                mended = ended(&mut self.mending) => {
+                    self.mending = None;
+                    let recovered = match mended {
+                        Ok(()) => self.recover().await,
+                        Err(error) => Err(error.into()),
+                    };
+                    if let Err(error) = recovered {
+                        return Err(self.give_up(error).await);
+                    }
+                }
                 Some(event) = self.events.recv() => {
                     if let Err(error) = self.heed(event).await {
                         return Err(self.give_up(error).await);
@@ -433,6 +459,7 @@ impl Node {
     /// Nothing is served any more, also where the process goes on: a node may live inside another program.
     async fn give_up(&mut self, error: NodeError) -> NodeError {
         error!(self.log, "the node gives up"; "reason" => %error);
+        self.stop_mending();
         self.listener.kill();
         self.connections.kill();
         self.group.stop(true).await;
@@ -471,15 +498,17 @@ impl Node {
             Decision::RestartAfter(delay) => {
                 warn!(self.log, "restarting the storage group through recovery"; "member" => name, "delay" => ?delay);
                 actix_rt::time::sleep(delay).await;
-                self.group.recover().await?;
-                self.group.run();
-                Ok(())
+                self.recover().await
             }
         }
     }
 
     /// Puts a snapshot in place, between two lives of the storage group (S25).
     async fn install(&mut self, Received { installer, mark }: Received) -> Result<(), NodeError> {
+        if self.mending.is_some() {
+            // What is being repaired is not replaced at the same time; its leader sends another snapshot if it must.
+            return Ok(());
+        }
         self.group.stop(false).await;
         if let Ok(reason) = self.fatal.try_recv() {
             return Err(NodeError::Disk(reason));
@@ -501,9 +530,30 @@ impl Node {
                 return Err(NodeError::Disk(format!("putting a snapshot in place broke off: {error}")));
             }
         }
-        self.group.recover().await?;
-        self.group.run();
+        self.recover().await
+    }
+
+    /// Has the storage group live again; where its log is damaged, once the other nodes have repaired it (S10).
+    async fn recover(&mut self) -> Result<(), NodeError> {
+        let refused = match self.group.recover().await {
+            Ok(_) => {
+                self.group.run();
+                return Ok(());
+            }
+            Err(refused) => refused,
+        };
+        match self.group.mender(&refused, &self.identity) {
+            // On its own, so that the node can be stopped, and goes on serving reads.
+            Some(mender) => self.mending = Some(actix_rt::spawn(mender.mend())),
+            None => return Err(refused.into()),
+        }
         Ok(())
+    }
+
+    fn stop_mending(&mut self) {
+        if let Some(mending) = self.mending.take() {
+            mending.abort();
+        }
     }
 
     /// A leader that is going lets another lead first, so that clients need not wait for an election.
@@ -524,6 +574,7 @@ impl Node {
 
     async fn stop(mut self) -> Result<(), NodeError> {
         info!(self.log, "stopping: finishing what is in flight");
+        self.stop_mending();
         self.hand_over().await;
         // A listener that is down accepts nobody either.
         let _ = self.listener.tell(Close);
@@ -545,6 +596,16 @@ impl Node {
         }
         info!(self.log, "stopped");
         Ok(())
+    }
+}
+
+/// How a repair came out; never, while there is none.
+async fn ended(mending: &mut Option<JoinHandle<Result<(), RecoveryError>>>) -> Result<(), RecoveryError> {
+    match mending {
+        Some(mending) => {
+            mending.await.unwrap_or_else(|error| Err(RecoveryError::Panicked(error.to_string())))
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -3,6 +3,7 @@
 //! ```text
 //!   start: recovery ─► SegmentWriter, SegmentKeeper, Consensus        generation n
 //!   a member panics: stop all three ─► wait until each is gone ─► recovery ─► generation n + 1
+//!   recovery finds damage: the Mender repairs it from other nodes ─► recovery        (alone: the node refuses)
 //! ```
 //!
 //! Owns:   the lives of the three, and the threads of writer and keeper.
@@ -27,6 +28,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::consensus::{self, Consensus, ConsensusParts, ConsensusSlot, Peers};
 use crate::faults::Faults;
 use crate::guard::Restart;
+use crate::peer::SharedIdentity;
+use crate::peer::mender::Mender;
 use crate::read_waiters::ReadWaiters;
 use crate::segment_keeper::{self, SegmentKeeper};
 use crate::segment_writer::{self, SegmentWriter, WriterParts};
@@ -145,6 +148,15 @@ impl RecoveryError {
             error => Self::Open(error),
         }
     }
+
+    /// What is wrong, without what a node that is alone can do about it.
+    pub(crate) fn damage(&self) -> String {
+        match self {
+            Self::Corrupt(error) => error.to_string(),
+            Self::Scan(error) => error.to_string(),
+            other => other.to_string(),
+        }
+    }
 }
 
 impl StorageGroup {
@@ -165,7 +177,9 @@ impl StorageGroup {
         let accept_damage = self.parts.accept_loss;
         let accept_loss = accept_damage && self.generation == 0;
         let opened = tokio::task::spawn_blocking(move || {
-            let recovered = dir.open(OpenOptions { cluster, accept_loss }).map_err(RecoveryError::of)?;
+            let recovered = dir
+                .open(OpenOptions { cluster, accept_loss, ..OpenOptions::default() })
+                .map_err(RecoveryError::of)?;
             let (writers, damage) = rebuild_writers(&recovered, accept_damage)?;
             Ok::<_, RecoveryError>((recovered, writers, damage))
         });
@@ -184,6 +198,12 @@ impl StorageGroup {
         let opened = Opened { state: recovered.meta.state().clone(), end: recovered.end };
         self.recovered = Some((recovered, writers));
         Ok(opened)
+    }
+
+    /// What repairs the log from the other nodes, if damage is why a recovery refused and there are others (S10).
+    pub(crate) fn mender(&self, refused: &RecoveryError, identity: &SharedIdentity) -> Option<Mender> {
+        let options = OpenOptions { cluster: self.parts.cluster, ..OpenOptions::default() };
+        Mender::new(Arc::clone(&self.parts.dir), options, refused, identity, &self.parts.log)
     }
 
     /// Stops every member, consensus first, and waits until they are gone.

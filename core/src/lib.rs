@@ -12,6 +12,7 @@ pub mod control;
 pub mod effects;
 pub mod gate;
 pub mod membership;
+pub mod repair;
 pub mod upload;
 pub mod waiters;
 mod write_queue;

@@ -287,8 +287,10 @@ fn s09_a_corrupt_entry_below_the_mark_is_refused_and_its_place_named() {
 fn s10_damage_in_a_sealed_segment_is_refused_or_accepted_in_place() {
     let dir = tempfile::tempdir().unwrap();
     let places = fill(daemon(&dir).start());
-    // A restart opens a new term, and with it a new segment.
-    fill(daemon(&dir).start());
+    // A restart opens a new term, and with it a new segment; once an append there is acknowledged, the mark lies in it.
+    let node = daemon(&dir).start();
+    appended(&mut RawClient::connect(node.address()), append(21, "entry 21".to_owned()));
+    assert_eq!(node.stop().0.code(), Some(0));
     let path = segments(&dir)[0].clone();
     let whole = std::fs::read(&path).unwrap();
     let mut bytes = whole.clone();

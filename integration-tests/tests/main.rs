@@ -13,6 +13,7 @@ mod panics;
 mod partitions;
 mod peers;
 mod python;
+mod repair;
 mod rounds;
 mod slow_follower;
 mod structure;

@@ -5,6 +5,7 @@
 //!   hello ─► accepted            opens a link; checked against cluster, node, incarnation, version (S22)
 //!   raft …                       one way, in order
 //!   copy ─► copied               raw log bytes up to a named batch, with their segment's header (S34)
+//!   locate ─► located            which batch is held at an index, and what of the log before it is committed (S10)
 //! ```
 //!
 //! Owns:   their kinds, fields and bytes. Raft's messages are mirrored here: no protobuf travels (S19).
@@ -43,9 +44,12 @@ mod kind {
     pub(super) const COPY: u8 = 37;
     pub(super) const COPIED: u8 = 38;
     pub(super) const STANDING: u8 = 39;
+    pub(super) const LOCATE: u8 = 41;
+    pub(super) const LOCATED: u8 = 42;
 }
 
-/// A peer message. The request id ties a [`PeerMessage::Copied`] to its [`PeerMessage::Copy`]; elsewhere it is 0.
+/// A peer message. The request id ties a [`PeerMessage::Copied`] to its [`PeerMessage::Copy`], and likewise a
+/// [`PeerMessage::Located`]; elsewhere it is 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerMessage {
     /// Who I am; who are you?
@@ -64,6 +68,10 @@ pub enum PeerMessage {
     Copied(Copied),
     /// How the sender stands; one way.
     Standing(PeerStanding),
+    /// Asks what is held at an index.
+    Locate(Locate),
+    /// What is held there.
+    Located(Located),
     /// Not done, and why.
     Refused(Refusal),
 }
@@ -238,6 +246,27 @@ pub struct Copied {
     pub bytes: Bytes,
 }
 
+/// Asks what a peer's log holds at an index, and what it knows to be committed up to there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Locate {
+    /// Ties the answer to it.
+    pub id: RequestId,
+    /// The index.
+    pub index: Index,
+}
+
+/// What a peer's log holds at an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// The request's.
+    pub id: RequestId,
+    /// The last batch of the segment that holds the batch at the index, which has the same term; none where the log does not reach so
+    /// far.
+    pub held: Option<LogId>,
+    /// The last batch up to the index, that one included, that this peer knows to be committed.
+    pub committed: Option<LogId>,
+}
+
 const NO_ID: RequestId = RequestId::new(0);
 const RAFT_FIELDS: u32 = 11;
 const ENTRY_FIELDS: u32 = 3;
@@ -291,6 +320,19 @@ impl PeerMessage {
                 to.payload(&copied.header.encode());
                 to.uint(copied.offset.get());
                 to.payload(&copied.bytes);
+                to.finish();
+            }
+            Self::Locate(locate) => {
+                let mut to = Writer::begin(out, kind::LOCATE, locate.id, 1);
+                to.uint(locate.index.get());
+                to.finish();
+            }
+            Self::Located(located) => {
+                let mut to = Writer::begin(out, kind::LOCATED, located.id, 4);
+                for batch in [located.held, located.committed] {
+                    to.optional(batch.map(|batch| u64::from(batch.term.get())));
+                    to.optional(batch.map(|batch| batch.index.get()));
+                }
                 to.finish();
             }
             Self::Refused(refusal) => write_refusal(out, NO_ID, refusal),
@@ -353,6 +395,15 @@ impl PeerMessage {
                 let header = header(&mut from)?;
                 let offset = Offset::new(from.uint("offset")?);
                 Self::Copied(Copied { id, header, offset, bytes: from.payload("bytes")? })
+            }
+            kind::LOCATE => {
+                from.expect(1)?;
+                Self::Locate(Locate { id, index: Index::new(from.uint("index")?) })
+            }
+            kind::LOCATED => {
+                from.expect(4)?;
+                let (held, committed) = (optional_batch(&mut from)?, optional_batch(&mut from)?);
+                Self::Located(Located { id, held, committed })
             }
             REFUSED => return Ok(Self::Refused(read_refusal(from)?)),
             _ => {
@@ -449,6 +500,14 @@ fn cluster(from: &mut Reader<'_>) -> Result<ClusterId, FrameError> {
     ClusterId::new(raw).ok_or_else(|| from.malformed("cluster id is zero"))
 }
 
+fn optional_batch(from: &mut Reader<'_>) -> Result<Option<LogId>, FrameError> {
+    match (from.optional_u32("term")?, from.optional("index")?) {
+        (Some(term), Some(index)) => Ok(Some(LogId { term: Term::new(term), index: Index::new(index) })),
+        (None, None) => Ok(None),
+        _ => Err(from.malformed("a batch has a term and an index")),
+    }
+}
+
 fn header(from: &mut Reader<'_>) -> Result<SegmentHeader, FrameError> {
     let bytes = from.payload("header")?;
     if bytes.len() != HEADER {
@@ -532,7 +591,15 @@ mod tests {
             offset: Offset::new(64),
             bytes: Bytes::from_static(b"xy"),
         };
+        let locate = Locate { id: RequestId::new(5), index: Index::new(4) };
+        let held = LogId { term: Term::new(3), index: Index::new(9) };
+        let located = Located { id: RequestId::new(5), held: Some(held), committed: None };
+        let behind =
+            Located { held: None, committed: Some(LogId { index: Index::new(3), ..held }), ..located };
         vec![
+            (PeerMessage::Locate(locate), "00000004 93 29 05 04"),
+            (PeerMessage::Located(located), "00000007 96 2a 05 03 09 c0 c0"),
+            (PeerMessage::Located(behind), "00000007 96 2a 05 c0 c0 03 03"),
             (PeerMessage::Announce(announcement), "0000000a 98 20 00 01 ccab 02 07 c2 64"),
             (PeerMessage::Announced(announcement), "0000000a 98 21 00 01 ccab 02 07 c2 64"),
             (
@@ -620,7 +687,7 @@ mod tests {
         }
 
         #[test]
-        fn nearly_right_frames_never_panic(at in 0usize..64, to in any::<u8>(), which in 0usize..10) {
+        fn nearly_right_frames_never_panic(at in 0usize..64, to in any::<u8>(), which in 0usize..13) {
             let (message, _) = messages().remove(which);
             let mut out = frame(&message);
             let at = at % out.len();

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use loglog_proto::error::{Code, Detail, Refusal};
 use loglog_proto::header::SegmentHeader;
-use loglog_proto::peer::{Copied, Copy, PeerMessage};
+use loglog_proto::peer::{Copied, Copy, Locate, Located, PeerMessage};
 use loglog_proto::walk::whole_batches;
 use loglog_proto::{Index, Length, LogId, Offset, RequestId};
 use loglog_storage::Member;
@@ -101,6 +101,17 @@ impl BulkSource {
         let copy = Copy { id: RequestId::new(1), first, last, offset, limit: CHUNK_BYTES };
         match self.ask(&PeerMessage::Copy(copy)).await? {
             PeerMessage::Copied(copied) => check(&copy, copied).map_err(BulkError::Invalid),
+            other => Err(socket::unexpected(other).into()),
+        }
+    }
+
+    /// Asks what the peer holds at `index`, and what it knows to be committed up to there.
+    ///
+    /// # Errors
+    /// [`BulkError`].
+    pub async fn locate(&mut self, index: Index) -> Result<Located, BulkError> {
+        match self.ask(&PeerMessage::Locate(Locate { id: RequestId::new(1), index })).await? {
+            PeerMessage::Located(located) => Ok(located),
             other => Err(socket::unexpected(other).into()),
         }
     }

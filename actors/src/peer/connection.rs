@@ -13,7 +13,7 @@ use loglog_proto::RaftId;
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::frame::split;
 use loglog_proto::peer::{
-    Copy, PEER_FRAME_BYTES_MAX, PEER_HELLO_BYTES_MAX, PeerHello, PeerMessage, RaftMessage,
+    Copy, Locate, PEER_FRAME_BYTES_MAX, PEER_HELLO_BYTES_MAX, PeerHello, PeerMessage, RaftMessage,
 };
 use loglog_storage::Member;
 use slog::{debug, info, warn};
@@ -140,6 +140,7 @@ impl PeerConnection {
                     return self.refuse(Refusal::new(Code::WrongNode, why), ctx);
                 }
                 PeerMessage::Copy(copy) if self.peer.is_some() => self.copy(copy, ctx),
+                PeerMessage::Locate(locate) if self.peer.is_some() => self.locate(locate, ctx),
                 _ => {
                     let refusal = Refusal::new(Code::BadRequest, "a link begins with a hello");
                     return self.refuse(refusal, ctx);
@@ -177,6 +178,16 @@ impl PeerConnection {
         self.is_known.store(true, Ordering::Relaxed);
         self.answer(PeerMessage::Accepted(status.accepted), false, ctx);
         Ok(())
+    }
+
+    /// Answers from what is known in memory.
+    fn locate(&self, locate: Locate, ctx: &mut Ctx<Self>) {
+        let committed = self.view.committed_index();
+        let located = match self.view.reader() {
+            Some(reader) => copies::locate(&reader, committed, locate),
+            None => Err(Refusal::new(Code::Unavailable, "the log is being recovered")),
+        };
+        self.answer(located.map_or_else(PeerMessage::Refused, PeerMessage::Located), false, ctx);
     }
 
     /// Reads off this thread, then answers.

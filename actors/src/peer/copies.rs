@@ -1,15 +1,15 @@
-//! Copies: raw bytes of our log for a peer (S34).
+//! Copies: raw bytes of our log for a peer (S34), and what it holds where (S10).
 //!
 //! Owns:   what is served, and what is refused with which code.
 //! Keeps:  only while our log holds the batch that is named, committed or not; whole batches, none behind that one; each entry is
 //!         checked before it leaves.
 //! Never:  runs on an actor's thread.
 
-use loglog_proto::LogId;
-use loglog_proto::error::{Code, Refusal};
+use loglog_proto::error::{Code, Detail, Refusal};
 use loglog_proto::limits::BATCH_BYTES_MAX;
-use loglog_proto::peer::{Copied, Copy, PEER_FRAME_BYTES_MAX};
+use loglog_proto::peer::{Copied, Copy, Locate, Located, PEER_FRAME_BYTES_MAX};
 use loglog_proto::walk::{WholeBatches, whole_batches};
+use loglog_proto::{Index, LogId};
 use loglog_storage::{LogReader, ReadError};
 
 /// The most bytes in one answer.
@@ -60,6 +60,27 @@ pub(super) fn copy(reader: &LogReader, copy: Copy) -> Result<Copied, Refusal> {
     Ok(Copied { id: copy.id, header: segment.header, offset: copy.offset, bytes })
 }
 
+/// What our log holds at an index. `committed` is how far we know it to be committed.
+///
+/// # Errors
+/// `Trimmed`, with the start, where the index lies before it.
+pub(super) fn locate(reader: &LogReader, committed: Index, locate: Locate) -> Result<Located, Refusal> {
+    let Locate { id, index } = locate;
+    let segments = reader.segments();
+    if segments.first().is_some_and(|first| index < first.header.base_index) {
+        let refusal = Refusal::new(Code::Trimmed, format!("batch {index} was trimmed"));
+        return Err(Refusal { detail: Detail::Number(reader.start().get()), ..refusal });
+    }
+    let last = reader.last();
+    let batch = |index: Index| reader.term_at(index).map(|term| LogId { term, index });
+    let held = reader.segment_of_index(index).and_then(|segment| {
+        let next = segments.iter().find(|next| next.header.base_index > index);
+        let last = next.map_or(last.index, |next| next.header.base_index.previous());
+        Some(LogId { term: segment.header.term, index: last }).filter(|last| last.index >= index)
+    });
+    Ok(Located { id, held, committed: batch(committed.min(index).min(last.index)) })
+}
+
 fn check_held(reader: &LogReader, batch: LogId) -> Result<(), Refusal> {
     if batch.index <= reader.last().index && reader.term_at(batch.index) == Some(batch.term) {
         return Ok(());
@@ -86,9 +107,8 @@ mod tests {
 
     use bytes::Bytes;
     use loglog_proto::entry::Kind;
-    use loglog_proto::error::Detail;
     use loglog_proto::{
-        ClusterId, Incarnation, Index, Length, NodeId, Offset, RaftId, RequestId, Sequence, Term, WriterId,
+        ClusterId, Incarnation, Length, NodeId, Offset, RaftId, RequestId, Sequence, Term, WriterId,
     };
     use loglog_storage::vfs::SimVfs;
     use loglog_storage::{
@@ -196,5 +216,27 @@ mod tests {
         let refusal = copy(&log.reader, asked(2, 0, last, 10_000)).unwrap_err();
         assert_eq!((refusal.code, refusal.detail), (Code::Trimmed, Detail::Number(300)));
         assert_eq!(answer(&log, asked(5, 300, last, 10_000)), Ok((300, 200)));
+    }
+    #[test]
+    fn s10_a_node_says_what_it_holds_and_what_is_committed() {
+        let (_sim, _dir, mut log) = log();
+        let located = |log: &Recovered, committed, index| {
+            let asked = Locate { id: RequestId::new(1), index: Index::new(index) };
+            locate(&log.reader, Index::new(committed), asked).map(|it| (it.held, it.committed))
+        };
+        assert_eq!(located(&log, 7, 3), Ok((Some(log_id(1, 4)), Some(log_id(1, 3)))));
+        assert_eq!(located(&log, 7, 8), Ok((Some(log_id(2, 9)), Some(log_id(2, 7)))));
+        assert_eq!(located(&log, 5, 5), Ok((Some(log_id(1, 6)), Some(log_id(1, 5)))));
+        assert_eq!(located(&log, 50, 10), Ok((None, Some(log_id(2, 9)))), "beyond what is here");
+        assert_eq!(located(&log, 1, 2), Ok((Some(log_id(1, 4)), Some(log_id(1, 1)))), "genesis");
+
+        log.meta.save_mark(Mark { index: Index::new(9), offset: Offset::new(800) }).unwrap();
+        let mut state = log.meta.state().clone();
+        state.start =
+            LogStart { offset: Offset::new(300), index: Index::new(5), previous_term: Term::new(1) };
+        log.meta.save(state.clone()).unwrap();
+        log.keeper.trim(state.start).unwrap();
+        assert_eq!(located(&log, 9, 4).unwrap_err().code, Code::Trimmed);
+        assert_eq!(located(&log, 9, 5), Ok((Some(log_id(1, 6)), Some(log_id(1, 5)))));
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //!   Consensus ─► PeerLink ─────────────► peer's PeerConnection ─► its Consensus      Raft's messages
 //!   Consensus ─► Fetcher ── copy ──────► peer's PeerConnection ─► its segments       bytes that no client brought
+//!   Mender ─► BulkSource ─ locate ─────► peer's PeerConnection                       what is held where, and what is committed
 //!   BulkSource ──────────── copy ──────► peer's PeerConnection ─► its segments       bytes in bulk, segment by segment
 //! ```
 //!
@@ -20,6 +21,7 @@ pub mod formation;
 pub mod link;
 pub mod links;
 pub mod listener;
+pub(crate) mod mender;
 pub mod pace;
 pub(crate) mod port;
 pub mod receiver;

@@ -6,7 +6,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use loglog_storage::Membership;
 
@@ -34,6 +34,12 @@ impl PeerPort {
         &self.parts.identity
     }
 
+    /// Who the members are; they can be asked from now on, and may say hello once the port is open.
+    pub(crate) fn know(&self, membership: &Membership) {
+        let mut known = self.parts.identity.membership.write().unwrap_or_else(PoisonError::into_inner);
+        *known = Some(membership.clone());
+    }
+
     /// Listens, unless it does already.
     pub(crate) fn open(&mut self, address: SocketAddr) -> io::Result<()> {
         if self.is_open {
@@ -51,7 +57,8 @@ impl PeerPort {
 
     /// Starts what speaks to peers: who they are is known, or will be.
     pub(crate) fn start(&self, membership: &Membership, receiver: ReceiverParts) -> Peers {
-        let PeerParts { identity, consensus, supervisor, arbiter, faults, links, traffic, pace, .. } = &self.parts;
+        let PeerParts { identity, consensus, supervisor, arbiter, faults, links, traffic, pace, .. } =
+            &self.parts;
         links.follow(membership);
         let own = (Arc::clone(identity), consensus.clone(), faults.clone());
         let (traffic, pace) = (Arc::clone(traffic), pace.clone());
