@@ -355,7 +355,8 @@ impl Consensus {
             self.parts.peers.links.tell_all(life, standing);
         }
         if let Some(install) = install {
-            let receive = Receive { install: *install, state: self.meta.state().clone() };
+            let (state, generation) = (self.meta.state().clone(), self.parts.generation);
+            let receive = Receive { install: *install, state, generation };
             // A receiver that restarts says that it failed.
             let _ = self.parts.peers.receiver.tell(receive);
         }

@@ -504,9 +504,10 @@ impl Node {
     }
 
     /// Puts a snapshot in place, between two lives of the storage group (S25).
-    async fn install(&mut self, Received { installer, mark }: Received) -> Result<(), NodeError> {
-        if self.mending.is_some() {
-            // What is being repaired is not replaced at the same time; its leader sends another snapshot if it must.
+    async fn install(&mut self, received: Received) -> Result<(), NodeError> {
+        let Received { installer, mark, generation } = received;
+        if self.mending.is_some() || generation != self.services.view.generation() {
+            // A repair goes on, or a recovery has removed the files: whoever leads sends another snapshot if one is needed.
             return Ok(());
         }
         self.group.stop(false).await;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use loglog_proto::entry::{Kind, OVERHEAD};
 use loglog_proto::error::Code;
 use loglog_proto::limits::{WRITER_MEMORY, WRITER_SEQUENCES_MAX};
-use loglog_proto::peer::{PeerMessage, RaftKind, RaftMessage};
+use loglog_proto::peer::{PeerAccepted, PeerMessage, PeerStanding, RaftKind, RaftMessage};
 use loglog_proto::{
     ClusterId, Incarnation, Index, Length, LogId, NodeId, Offset, RaftId, Sequence, Term, WriterId,
 };
@@ -763,6 +763,94 @@ fn s23_a_heartbeat_commits_nothing_beyond_our_end() {
     );
     // And what is not said to us is not heard at all.
     assert!(cluster.nodes[1].consensus.step(1, RaftMessage { to: raft_id(3), ..heartbeat }).is_err());
+}
+
+/// A cluster without faults in which all nodes hold all that the leader has committed, and which of them leads.
+fn settled() -> (Cluster, usize) {
+    let mut cluster = Cluster::new(7);
+    cluster.faults = false;
+    for _ in 0..10_000 {
+        cluster.step();
+        let Some(at) = cluster.leader() else { continue };
+        let end = cluster.nodes[at].committed;
+        if end > Offset::new(1000)
+            && cluster.network.is_empty()
+            && cluster.nodes.iter().all(|it| it.end() == end)
+        {
+            return (cluster, at);
+        }
+    }
+    panic!("it does not settle");
+}
+
+/// How far the leader believes each other node to be.
+fn matched(cluster: &mut Cluster, at: usize) -> HashMap<u32, u64> {
+    cluster.nodes[at].consensus.manage(0, Order::List, false);
+    let answers = cluster.nodes[at].consensus.turn(1).answers;
+    let Some((0, Answer::Managed(managed))) = answers.last() else { panic!("{answers:?}") };
+    managed.members.iter().map(|it| (it.node, it.matched.unwrap())).collect()
+}
+
+#[test]
+fn s23_a_leader_believes_a_peer_that_holds_less() {
+    let (mut cluster, at) = settled();
+    let leader = cluster.nodes[at].id;
+    let peer = cluster.nodes.iter().map(|it| it.id).find(|id| *id != leader).unwrap();
+    let all = matched(&mut cluster, at)[&peer.node().get()];
+    let status = cluster.nodes[at].consensus.status();
+    let last = LogId { term: status.term, index: Index::new(3) };
+    cluster.nodes[at].consensus.accepted(peer, PeerAccepted { life: 99, last });
+    assert_eq!(matched(&mut cluster, at)[&peer.node().get()], 3);
+    // What it acknowledged in an earlier life is heard no more, what it acknowledges in this one is.
+    let acknowledged = RaftMessage {
+        kind: RaftKind::AppendResponse,
+        from: peer,
+        to: leader,
+        term: status.term,
+        log_term: Term::ZERO,
+        index: Index::new(all),
+        commit: Index::ZERO,
+        commit_term: Term::ZERO,
+        reject: false,
+        reject_hint: Index::ZERO,
+        context: Bytes::new(),
+        entries: Vec::new(),
+    };
+    cluster.nodes[at].consensus.step(98, acknowledged.clone()).unwrap();
+    assert_eq!(matched(&mut cluster, at)[&peer.node().get()], 3);
+    cluster.nodes[at].consensus.step(99, acknowledged).unwrap();
+    assert_eq!(matched(&mut cluster, at)[&peer.node().get()], all);
+}
+
+#[test]
+fn s37_no_room_on_a_quorum_refuses_appends() {
+    let (mut cluster, at) = settled();
+    let others: Vec<RaftId> = (0..3).filter(|it| *it != at).map(|it| cluster.nodes[it].id).collect();
+    let full = |cluster: &mut Cluster, peer: RaftId, free: u64| {
+        let start = (Offset::ZERO, Index::new(2), Term::new(1));
+        cluster.nodes[at].consensus.stands(peer, PeerStanding { free, start, is_copying: false });
+    };
+    let append = |cluster: &mut Cluster, sequence: u64| {
+        let payload = Bytes::from_static(b"x");
+        let append = Append {
+            writer: WriterId::new(77),
+            previous: (sequence > 1).then(|| Sequence::new(sequence - 1)),
+            sequence: Sequence::new(sequence),
+            known_end: Some(cluster.nodes[at].committed),
+            expect_end: None,
+            payload_crc: loglog_proto::crc32c(&payload),
+            payload,
+        };
+        cluster.nodes[at].consensus.append(0, append);
+        let effects = cluster.nodes[at].consensus.turn(1);
+        effects.answers.iter().any(|(_, it)| matches!(it, Answer::Refused(it) if it.code == Code::DiskFull))
+    };
+    full(&mut cluster, others[0], 1000);
+    assert!(!append(&mut cluster, 1), "two of three have room");
+    full(&mut cluster, others[1], 1000);
+    assert!(append(&mut cluster, 2), "one of three has");
+    full(&mut cluster, others[0], u64::MAX);
+    assert!(!append(&mut cluster, 2));
 }
 
 #[test]

@@ -137,7 +137,9 @@ fn put_start(out: &mut BytesMut, start: LogStart) {
 
 fn put_members(out: &mut BytesMut, voters: &[Member], learners: &[Member]) {
     assert!(voters.len() + learners.len() <= MEMBERS_MAX, "a bounded number of members");
-    out.put_slice(&[voters.len() as u8, learners.len() as u8]);
+    for count in [voters.len(), learners.len()] {
+        out.put_u8(u8::try_from(count).expect("few members"));
+    }
     for member in voters.iter().chain(learners) {
         out.put_u64_le(member.id.get());
         for address in [&member.peer_address, &member.client_address] {

@@ -9,6 +9,7 @@ mod crash;
 mod full_disk;
 mod life;
 mod limits;
+mod members;
 mod panics;
 mod partitions;
 mod peers;

@@ -64,6 +64,8 @@ pub struct Receive {
     pub install: Install,
     /// Identity, and what the snapshot does not say.
     pub state: MetaState,
+    /// This life of the storage group: another one's recovery removes the files.
+    pub generation: u64,
 }
 
 /// A snapshot that is whole, to be put in place.
@@ -73,6 +75,8 @@ pub struct Received {
     pub installer: Installer,
     /// Its last batch.
     pub mark: Mark,
+    /// As in [`Receive`].
+    pub generation: u64,
 }
 
 /// Why there is no copy.
@@ -120,7 +124,7 @@ impl SnapshotReceiver {
 
 /// Copies all of it, from one peer as long as that goes well, then from the next.
 async fn receive(parts: ReceiverParts, receive: Receive) -> Result<Received, ReceiveError> {
-    let Receive { install: Install { last, content }, state } = receive;
+    let Receive { install: Install { last, content }, state, generation } = receive;
     let own = parts.identity.raft_id();
     let members = content.membership.voters.iter().chain(&content.membership.learners);
     let peers: Vec<Member> = members.filter(|member| member.id != own).cloned().collect();
@@ -152,7 +156,7 @@ async fn receive(parts: ReceiverParts, receive: Receive) -> Result<Received, Rec
     if offset != content.end {
         return Err(ReceiveError::End { found: offset, expected: content.end });
     }
-    Ok(Received { installer, mark: Mark { index: last.index, offset } })
+    Ok(Received { installer, mark: Mark { index: last.index, offset }, generation })
 }
 
 fn put(mut installer: Installer, chunk: &Chunk) -> Result<Installer, InstallError> {
