@@ -26,7 +26,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 
 use crate::backoff::{Backoff, Decision, Limits};
-use crate::consensus::{ConsensusSlot, HandOver};
+use crate::consensus::{ConsensusSlot, HandOver, InstallFailed};
 use crate::credits::NodeCredits;
 use crate::faults::Faults;
 use crate::genesis::{self, reached_at};
@@ -508,6 +508,9 @@ impl Node {
         let Received { installer, mark, generation } = received;
         if self.mending.is_some() || generation != self.services.view.generation() {
             // A repair goes on, or a recovery has removed the files: whoever leads sends another snapshot if one is needed.
+            if let Some(consensus) = self.services.consensus.get() {
+                let _ = consensus.tell(InstallFailed);
+            }
             return Ok(());
         }
         self.group.stop(false).await;
