@@ -33,6 +33,7 @@ use crate::faults::Faults;
 use crate::guard::Restart;
 use crate::listener::{self, Close, Connections, Listener};
 use crate::peer::PeerIdentity;
+use crate::peer::fetcher::FetcherSlot;
 use crate::peer::formation::{self, ClusterNode, FormationError};
 use crate::peer::listener::PeerParts;
 use crate::peer::pace::Pace;
@@ -191,6 +192,7 @@ impl Node {
         let (view, slot, faults) =
             (Arc::new(LogView::default()), ConsensusSlot::default(), Faults::default());
         let (upload_bytes, waiting_reads, traffic) = (Arc::default(), Arc::default(), Arc::default());
+        let fetcher = FetcherSlot::default();
 
         let uploads = {
             let limits = UploadLimits {
@@ -199,8 +201,10 @@ impl Node {
                 expiry_ms: u64::try_from(UPLOAD_EXPIRY.as_millis()).unwrap_or(u64::MAX),
             };
             let (slot, faults, bytes) = (slot.clone(), faults.clone(), Arc::clone(&upload_bytes));
+            let (view, fetcher) = (Arc::clone(&view), fetcher.clone());
             supervisor.spawn(permanent(upload_buffer::NAME, "UploadBuffer"), &net.handle(), move || {
-                UploadBuffer::new(limits, slot.clone(), faults.clone(), Arc::clone(&bytes))
+                let (view, fetcher) = (Arc::clone(&view), fetcher.clone());
+                UploadBuffer::new(limits, slot.clone(), view, fetcher, faults.clone(), Arc::clone(&bytes))
             })
         };
         let waiters = {
@@ -248,6 +252,8 @@ impl Node {
                 arbiter: net.handle(),
                 next: Arc::default(),
                 living: Arc::default(),
+                uploads: uploads.clone(),
+                fetcher: fetcher.clone(),
                 traffic: Arc::clone(&traffic),
                 pace: Pace::new(options.bulk_bytes_per_second),
                 faults: faults.clone(),

@@ -10,6 +10,7 @@ mod certain;
 pub mod consensus;
 pub mod effects;
 pub mod gate;
+pub mod seek;
 pub mod upload;
 pub mod waiters;
 mod write_queue;

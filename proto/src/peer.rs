@@ -5,6 +5,7 @@
 //!   hello ─► accepted            opens a link; checked against cluster, node, incarnation, version (S22)
 //!   raft …                       one way, in order
 //!   copy ─► copied               raw log bytes up to a named batch (S34)
+//!   seek ─► sought               a payload that a client uploaded, before it has a place (S31)
 //! ```
 //!
 //! Owns:   their kinds, fields and bytes. Raft's messages are mirrored here: no protobuf travels (S19).
@@ -16,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::error::Refusal;
 use crate::frame::{FrameError, Reader, Writer};
-use crate::ids::{ClusterId, Incarnation, NodeId, RaftId, RequestId};
+use crate::ids::{ClusterId, Incarnation, NodeId, RaftId, RequestId, Sequence, WriterId};
 use crate::position::{Index, Length, LogId, Offset, Term};
 use crate::request::kind::REFUSED;
 use crate::response::{read_refusal, write_refusal};
@@ -41,6 +42,8 @@ mod kind {
     pub(super) const RAFT: u8 = 36;
     pub(super) const COPY: u8 = 37;
     pub(super) const COPIED: u8 = 38;
+    pub(super) const SEEK: u8 = 39;
+    pub(super) const SOUGHT: u8 = 40;
 }
 
 /// A peer message. The request id ties a [`PeerMessage::Copied`] to its [`PeerMessage::Copy`]; elsewhere it is 0.
@@ -60,6 +63,10 @@ pub enum PeerMessage {
     Copy(Copy),
     /// Raw log bytes.
     Copied(Copied),
+    /// Asks for an uploaded payload.
+    Seek(Seek),
+    /// That payload.
+    Sought(Bytes),
     /// Not done, and why.
     Refused(Refusal),
 }
@@ -202,6 +209,17 @@ pub struct Copied {
     pub bytes: Bytes,
 }
 
+/// Asks for a payload that was uploaded there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seek {
+    /// Whose it is.
+    pub writer: WriterId,
+    /// Under which number.
+    pub sequence: Sequence,
+    /// CRC-32C that it must have; `None`: whichever it has.
+    pub crc: Option<u32>,
+}
+
 const NO_ID: RequestId = RequestId::new(0);
 const RAFT_FIELDS: u32 = 11;
 const ENTRY_FIELDS: u32 = 3;
@@ -235,6 +253,18 @@ impl PeerMessage {
                 let mut to = Writer::begin(out, kind::COPIED, copied.id, 2);
                 to.uint(copied.offset.get());
                 to.payload(&copied.bytes);
+                to.finish();
+            }
+            Self::Seek(seek) => {
+                let mut to = Writer::begin(out, kind::SEEK, NO_ID, 3);
+                to.uint(seek.writer.get());
+                to.uint(seek.sequence.get());
+                to.optional(seek.crc.map(u64::from));
+                to.finish();
+            }
+            Self::Sought(payload) => {
+                let mut to = Writer::begin(out, kind::SOUGHT, NO_ID, 1);
+                to.payload(payload);
                 to.finish();
             }
             Self::Refused(refusal) => write_refusal(out, NO_ID, refusal),
@@ -278,6 +308,18 @@ impl PeerMessage {
                 from.expect(2)?;
                 let offset = Offset::new(from.uint("offset")?);
                 Self::Copied(Copied { id, offset, bytes: from.payload("bytes")? })
+            }
+            kind::SEEK => {
+                from.expect(3)?;
+                Self::Seek(Seek {
+                    writer: WriterId::new(from.uint("writer")?),
+                    sequence: Sequence::new(from.uint("sequence")?),
+                    crc: from.optional_u32("crc")?,
+                })
+            }
+            kind::SOUGHT => {
+                from.expect(1)?;
+                Self::Sought(from.payload("payload")?)
             }
             REFUSED => return Ok(Self::Refused(read_refusal(from)?)),
             _ => {
@@ -427,6 +469,7 @@ mod tests {
             Copy { id: RequestId::new(5), first: Index::new(4), last, offset: Offset::new(64), limit: 100 };
         let copied =
             Copied { id: RequestId::new(5), offset: Offset::new(64), bytes: Bytes::from_static(b"xy") };
+        let seek = Seek { writer: WriterId::new(7), sequence: Sequence::new(1), crc: Some(0x9a71_bb4c) };
         vec![
             (PeerMessage::Announce(announcement), "0000000a 98 20 00 01 ccab 02 07 c2 64"),
             (PeerMessage::Announced(announcement), "0000000a 98 21 00 01 ccab 02 07 c2 64"),
@@ -443,6 +486,9 @@ mod tests {
             ),
             (PeerMessage::Copy(copy), "00000008 97 25 05 04 03 09 40 64"),
             (PeerMessage::Copied(copied), "00000008 94 26 05 40 c402 7879"),
+            (PeerMessage::Seek(seek), "0000000a 95 27 00 07 01 ce9a71bb4c"),
+            (PeerMessage::Seek(Seek { crc: None, ..seek }), "00000006 95 27 00 07 01 c0"),
+            (PeerMessage::Sought(Bytes::from_static(b"hello")), "0000000a 93 28 00 c405 68656c6c6f"),
             (
                 PeerMessage::Refused(Refusal::new(Code::WrongCluster, "m")),
                 "00000009 97 7f 00 03 c2 c2 a16d c0",
@@ -480,7 +526,7 @@ mod tests {
         }
 
         #[test]
-        fn nearly_right_frames_never_panic(at in 0usize..64, to in any::<u8>(), which in 0usize..9) {
+        fn nearly_right_frames_never_panic(at in 0usize..64, to in any::<u8>(), which in 0usize..12) {
             let (message, _) = messages().remove(which);
             let mut out = frame(&message);
             let at = at % out.len();

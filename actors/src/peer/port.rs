@@ -72,6 +72,7 @@ impl PeerPort {
             Fetcher::new(identity, peers, consensus, faults, Arc::clone(&traffic), pace.clone())
         });
         faults.enlist(fetcher::NAME, &fetcher);
+        self.parts.fetcher.set(fetcher.clone());
         Peers { links, fetcher: Some(fetcher) }
     }
 }
