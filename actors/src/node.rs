@@ -32,6 +32,7 @@ use crate::faults::Faults;
 use crate::genesis::{self, reached_at};
 use crate::guard::Restart;
 use crate::listener::{self, Close, Connections, Listener};
+use crate::peer::fetcher::FetcherSlot;
 use crate::peer::formation::{self, ClusterNode, FormationError};
 use crate::peer::links::{LinkParts, Links};
 use crate::peer::listener::PeerParts;
@@ -205,6 +206,7 @@ impl Node {
         let (view, slot, faults) =
             (Arc::new(LogView::default()), ConsensusSlot::default(), Faults::default());
         let (upload_bytes, waiting_reads, traffic) = (Arc::default(), Arc::default(), Arc::default());
+        let fetcher = FetcherSlot::default();
 
         let uploads = {
             let limits = UploadLimits {
@@ -213,8 +215,10 @@ impl Node {
                 expiry_ms: u64::try_from(UPLOAD_EXPIRY.as_millis()).unwrap_or(u64::MAX),
             };
             let (slot, faults, bytes) = (slot.clone(), faults.clone(), Arc::clone(&upload_bytes));
+            let (view, fetcher) = (Arc::clone(&view), fetcher.clone());
             supervisor.spawn(permanent(upload_buffer::NAME, "UploadBuffer"), &net.handle(), move || {
-                UploadBuffer::new(limits, slot.clone(), faults.clone(), Arc::clone(&bytes))
+                let (view, fetcher) = (Arc::clone(&view), fetcher.clone());
+                UploadBuffer::new(limits, slot.clone(), view, fetcher, faults.clone(), Arc::clone(&bytes))
             })
         };
         let waiters = {
@@ -276,6 +280,8 @@ impl Node {
                 next: Arc::default(),
                 links,
                 living: Arc::default(),
+                uploads: uploads.clone(),
+                fetcher: fetcher.clone(),
                 traffic: Arc::clone(&traffic),
                 pace: pace.clone(),
                 faults: faults.clone(),

@@ -13,6 +13,7 @@ pub mod effects;
 pub mod gate;
 pub mod membership;
 pub mod repair;
+pub mod seek;
 pub mod upload;
 pub mod waiters;
 mod write_queue;

@@ -1,16 +1,18 @@
 //! What nodes say to each other, and what it costs: payloads come from clients, and strangers get nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use loglog_integration_tests::appender::payload;
 use loglog_integration_tests::cluster::CLUSTER;
 use loglog_integration_tests::{Appender, Cluster, RawClient, until};
+use loglog_proto::entry::Kind;
 use loglog_proto::error::Code;
 use loglog_proto::peer::{PEER_FRAME_BYTES_MAX, PEER_HELLO_BYTES_MAX, PEER_VERSION, PeerHello, PeerMessage};
-use loglog_proto::request::{RequestBody, Upload};
+use loglog_proto::request::{Append, RequestBody, Upload};
 use loglog_proto::response::ResponseBody;
-use loglog_proto::{Index, Sequence, WriterId};
+use loglog_proto::walk::Entries;
+use loglog_proto::{Index, Offset, Sequence, WriterId, crc32c};
 
 use crate::cluster::{Stranger, raft_id};
 
@@ -140,4 +142,118 @@ fn strangers_never_keep_a_peer_out() {
     let mut appender = Appender::new(1, cluster.clients());
     appender.append(&[payload(1, 1)], DEADLINE);
     let _ = cluster.converge();
+}
+
+/// An append whose bytes, if it brings any, are not those it means.
+fn append(writer: u64, sequence: u64, means: &Bytes, brings: Option<Bytes>) -> RequestBody {
+    RequestBody::Append(Append {
+        writer: WriterId::new(writer),
+        previous: (sequence > 1).then(|| Sequence::new(sequence - 1)),
+        sequence: Sequence::new(sequence),
+        known_end: Some(Offset::ZERO),
+        expect_end: None,
+        crc: Some(crc32c(means)),
+        payload: brings,
+    })
+}
+
+#[test]
+fn s31_a_leader_without_the_right_bytes_gets_them_from_a_follower() {
+    let cluster = start();
+    let (leader, _) = cluster.leader();
+    let mut clients: Vec<(u32, RawClient)> =
+        cluster.ids().map(|id| (id, RawClient::connect(cluster.client(id)))).collect();
+    let wrong = Bytes::from_static(b"not what was meant");
+    let mut expected = Vec::new();
+    for (writer, at_leader, brings) in [
+        // Other bytes uploaded to it; none; damaged on the way with the append; both.
+        (1, Some(wrong.clone()), None),
+        (2, None, None),
+        (3, None, Some(wrong.clone())),
+        (4, Some(wrong.clone()), Some(wrong.clone())),
+    ] {
+        let right = Bytes::from(format!("what writer {writer} means"));
+        for (id, client) in &mut clients {
+            let bytes = if *id == leader { at_leader.clone() } else { Some(right.clone()) };
+            if let Some(bytes) = bytes {
+                upload(client, writer, Sequence::new(1), bytes);
+            }
+        }
+        let began = Instant::now();
+        // What comes behind it waits for it instead of being out of order.
+        let behind = (2..=5).map(|sequence| (sequence, Bytes::from(format!("{writer}, then {sequence}"))));
+        let behind: Vec<(u64, Bytes)> = behind.collect();
+        let first = append(writer, 1, &right, brings);
+        let rest = behind.iter().map(|(sequence, it)| append(writer, *sequence, it, Some(it.clone())));
+        let (_, client) = clients.iter_mut().find(|(id, _)| *id == leader).unwrap();
+        let ids = client.send_together(std::iter::once(first).chain(rest)).unwrap();
+        for _ in &ids {
+            let answer = client.receive().expect("an answer");
+            assert!(matches!(answer.body, ResponseBody::Appended(_)), "writer {writer}: {answer:?}");
+        }
+        println!(
+            "writer {writer}: five appends, the first one's payload at the followers: {:?}",
+            began.elapsed()
+        );
+        expected
+            .extend(std::iter::once((writer, right)).chain(behind.into_iter().map(|(_, it)| (writer, it))));
+    }
+    let (end, _) = cluster.converge();
+    cluster.assert_identical_files(end);
+    let log = cluster.log_of(leader, end);
+    let (mut walk, mut found) = (Entries::new(Offset::ZERO, &log), Vec::new());
+    while let Some(entry) = walk.next_entry().unwrap() {
+        if entry.prefix.kind == Kind::Data {
+            found.push((entry.prefix.writer.get(), Bytes::copy_from_slice(entry.payload)));
+        }
+    }
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn s31_what_nobody_has_is_refused_soon_holds_nobody_up_and_writes_nothing() {
+    let cluster = start();
+    let (leader, _) = cluster.leader();
+    let (right, wrong) = (Bytes::from_static(b"what was meant"), Bytes::from_static(b"what came"));
+    for id in cluster.ids() {
+        upload(&mut RawClient::connect(cluster.client(id)), 1, Sequence::new(1), wrong.clone());
+    }
+    let mut client = RawClient::connect(cluster.client(leader));
+    // The leader's own entry, which opens its term, lies before this one.
+    assert!(matches!(client.ask(append(9, 1, &right, Some(right.clone()))), ResponseBody::Appended(_)));
+    let (before, _) = cluster.converge();
+    for brings in [None, Some(wrong.clone())] {
+        let began = Instant::now();
+        assert_eq!(client.refused(append(1, 1, &right, brings)), Code::Damaged);
+        println!("damaged everywhere: told after {:?}", began.elapsed());
+    }
+    assert_eq!(client.refused(append(2, 1, &right, None)), Code::NotUploaded);
+    assert_eq!(cluster.converge().0, before, "nothing was written");
+
+    // A follower that does not answer makes the search last; nobody else waits for it.
+    let frozen = cluster.follower();
+    cluster.freeze(frozen);
+    let began = Instant::now();
+    let mut searching = RawClient::connect(cluster.client(leader));
+    searching.send(append(3, 1, &right, None)).unwrap();
+    searching.send(append(3, 2, &right, Some(right.clone()))).unwrap();
+    let mut other = RawClient::connect(cluster.client(leader));
+    for sequence in 1..=10 {
+        let answer = other.ask(append(4, sequence, &right, Some(right.clone())));
+        assert!(matches!(answer, ResponseBody::Appended(_)), "{answer:?}");
+    }
+    println!("ten appends of another writer meanwhile: {:?}", began.elapsed());
+    let mut codes = Vec::new();
+    for _ in 0..2 {
+        let ResponseBody::Refused(refusal) = searching.receive().unwrap().body else { panic!("not refused") };
+        codes.push(refusal.code);
+    }
+    let took = began.elapsed();
+    println!("refused after {took:?}: {codes:?}");
+    // Nobody has written for this writer yet, so what stood behind it names an entry that is not there.
+    codes.sort_by_key(|code| code.number());
+    assert!(codes.contains(&Code::NotUploaded) && took >= Duration::from_millis(500), "{codes:?}, {took:?}");
+    cluster.thaw(frozen);
+    let (end, _) = cluster.converge();
+    cluster.assert_identical_files(end);
 }

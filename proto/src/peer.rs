@@ -6,6 +6,7 @@
 //!   raft …                       one way, in order
 //!   copy ─► copied               raw log bytes up to a named batch, with their segment's header (S34)
 //!   locate ─► located            which batch is held at an index, and what of the log before it is committed (S10)
+//!   seek ─► sought               a payload that a client uploaded, before it has a place (S31)
 //! ```
 //!
 //! Owns:   their kinds, fields and bytes. Raft's messages are mirrored here: no protobuf travels (S19).
@@ -18,7 +19,7 @@ use bytes::{Bytes, BytesMut};
 use crate::error::Refusal;
 use crate::frame::{FrameError, Reader, Writer};
 use crate::header::{HEADER, SegmentHeader};
-use crate::ids::{ClusterId, Incarnation, NodeId, RaftId, RequestId};
+use crate::ids::{ClusterId, Incarnation, NodeId, RaftId, RequestId, Sequence, WriterId};
 use crate::position::{Index, Length, LogId, Offset, Term};
 use crate::request::kind::REFUSED;
 use crate::response::{read_refusal, write_refusal};
@@ -43,7 +44,9 @@ mod kind {
     pub(super) const RAFT: u8 = 36;
     pub(super) const COPY: u8 = 37;
     pub(super) const COPIED: u8 = 38;
-    pub(super) const STANDING: u8 = 39;
+    pub(super) const SEEK: u8 = 39;
+    pub(super) const SOUGHT: u8 = 40;
+    pub(super) const STANDING: u8 = 43;
     pub(super) const LOCATE: u8 = 41;
     pub(super) const LOCATED: u8 = 42;
 }
@@ -72,6 +75,10 @@ pub enum PeerMessage {
     Locate(Locate),
     /// What is held there.
     Located(Located),
+    /// Asks for an uploaded payload.
+    Seek(Seek),
+    /// That payload.
+    Sought(Bytes),
     /// Not done, and why.
     Refused(Refusal),
 }
@@ -267,6 +274,17 @@ pub struct Located {
     pub committed: Option<LogId>,
 }
 
+/// Asks for a payload that was uploaded there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seek {
+    /// Whose it is.
+    pub writer: WriterId,
+    /// Under which number.
+    pub sequence: Sequence,
+    /// CRC-32C that it must have; `None`: whichever it has.
+    pub crc: Option<u32>,
+}
+
 const NO_ID: RequestId = RequestId::new(0);
 const RAFT_FIELDS: u32 = 11;
 const ENTRY_FIELDS: u32 = 3;
@@ -333,6 +351,18 @@ impl PeerMessage {
                     to.optional(batch.map(|batch| u64::from(batch.term.get())));
                     to.optional(batch.map(|batch| batch.index.get()));
                 }
+                to.finish();
+            }
+            Self::Seek(seek) => {
+                let mut to = Writer::begin(out, kind::SEEK, NO_ID, 3);
+                to.uint(seek.writer.get());
+                to.uint(seek.sequence.get());
+                to.optional(seek.crc.map(u64::from));
+                to.finish();
+            }
+            Self::Sought(payload) => {
+                let mut to = Writer::begin(out, kind::SOUGHT, NO_ID, 1);
+                to.payload(payload);
                 to.finish();
             }
             Self::Refused(refusal) => write_refusal(out, NO_ID, refusal),
@@ -404,6 +434,18 @@ impl PeerMessage {
                 from.expect(4)?;
                 let (held, committed) = (optional_batch(&mut from)?, optional_batch(&mut from)?);
                 Self::Located(Located { id, held, committed })
+            }
+            kind::SEEK => {
+                from.expect(3)?;
+                Self::Seek(Seek {
+                    writer: WriterId::new(from.uint("writer")?),
+                    sequence: Sequence::new(from.uint("sequence")?),
+                    crc: from.optional_u32("crc")?,
+                })
+            }
+            kind::SOUGHT => {
+                from.expect(1)?;
+                Self::Sought(from.payload("payload")?)
             }
             REFUSED => return Ok(Self::Refused(read_refusal(from)?)),
             _ => {
@@ -596,6 +638,7 @@ mod tests {
         let located = Located { id: RequestId::new(5), held: Some(held), committed: None };
         let behind =
             Located { held: None, committed: Some(LogId { index: Index::new(3), ..held }), ..located };
+        let seek = Seek { writer: WriterId::new(7), sequence: Sequence::new(1), crc: Some(0x9a71_bb4c) };
         vec![
             (PeerMessage::Locate(locate), "00000004 93 29 05 04"),
             (PeerMessage::Located(located), "00000007 96 2a 05 03 09 c0 c0"),
@@ -613,7 +656,7 @@ mod tests {
                     start: (Offset::new(64), Index::new(4), Term::new(2)),
                     is_copying: true,
                 }),
-                "00000008 97 27 00 64 40 04 02 c3",
+                "00000008 97 2b 00 64 40 04 02 c3",
             ),
             (
                 raft(RaftKind::Append, vec![entry]),
@@ -630,6 +673,9 @@ mod tests {
                 "0000004a 95 26 05 c440 4c674c67 01000000 ab00000000000000 4000000000000000 0400000000000000 \
                  03000000 01000000 0000000000000000000000000000000000000000 eca0229a 40 c402 7879",
             ),
+            (PeerMessage::Seek(seek), "0000000a 95 27 00 07 01 ce9a71bb4c"),
+            (PeerMessage::Seek(Seek { crc: None, ..seek }), "00000006 95 27 00 07 01 c0"),
+            (PeerMessage::Sought(Bytes::from_static(b"hello")), "0000000a 93 28 00 c405 68656c6c6f"),
             (
                 PeerMessage::Refused(Refusal::new(Code::WrongCluster, "m")),
                 "00000009 97 7f 00 03 c2 c2 a16d c0",
@@ -687,7 +733,7 @@ mod tests {
         }
 
         #[test]
-        fn nearly_right_frames_never_panic(at in 0usize..64, to in any::<u8>(), which in 0usize..13) {
+        fn nearly_right_frames_never_panic(at in 0usize..64, to in any::<u8>(), which in 0usize..16) {
             let (message, _) = messages().remove(which);
             let mut out = frame(&message);
             let at = at % out.len();

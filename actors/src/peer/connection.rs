@@ -1,6 +1,6 @@
 //! Peer connection actor: what one peer says on a connection that it opened.
 //!
-//! Owns:   that socket and its handshake.
+//! Owns:   that socket, its handshake, and the answers to searches.
 //! Keeps:  nobody is heard before the handshake is right (S22), and then only for himself; until then he gets a few KiB of memory.
 //! Never:  serves a client; understands a Raft message.
 
@@ -8,12 +8,12 @@ use std::io;
 
 use actix::fut::wrap_future;
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, StreamHandler};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use loglog_proto::RaftId;
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::frame::split;
 use loglog_proto::peer::{
-    Copy, Locate, PEER_FRAME_BYTES_MAX, PEER_HELLO_BYTES_MAX, PeerHello, PeerMessage, RaftMessage,
+    Copy, Locate, PEER_FRAME_BYTES_MAX, PEER_HELLO_BYTES_MAX, PeerHello, PeerMessage, RaftMessage, Seek,
 };
 use loglog_storage::Member;
 use slog::{debug, info, warn};
@@ -23,7 +23,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 
 use super::links::Links;
 use super::listener::PeerParts;
@@ -31,6 +31,8 @@ use super::traffic::PeerTraffic;
 use super::{SharedIdentity, copies, socket};
 use crate::consensus::{ConsensusSlot, PeerSays};
 use crate::guard::Ctx;
+use crate::supervisor::Handle;
+use crate::upload_buffer::{Lend, UploadBuffer};
 use crate::view::LogView;
 
 /// Read from the socket at a time, bytes.
@@ -46,6 +48,7 @@ pub struct PeerConnection {
     identity: SharedIdentity,
     consensus: ConsensusSlot,
     view: Arc<LogView>,
+    uploads: Handle<UploadBuffer>,
     traffic: Arc<PeerTraffic>,
     links: Arc<Links>,
     /// Who speaks, once the handshake was right.
@@ -72,6 +75,7 @@ impl PeerConnection {
             identity: Arc::clone(&parts.identity),
             consensus: parts.consensus.clone(),
             view: Arc::clone(&parts.view),
+            uploads: parts.uploads.clone(),
             traffic: Arc::clone(&parts.traffic),
             links: Arc::clone(&parts.links),
             peer: None,
@@ -141,6 +145,7 @@ impl PeerConnection {
                 }
                 PeerMessage::Copy(copy) if self.peer.is_some() => self.copy(copy, ctx),
                 PeerMessage::Locate(locate) if self.peer.is_some() => self.locate(locate, ctx),
+                PeerMessage::Seek(seek) if self.peer.is_some() => self.seek(seek, ctx),
                 _ => {
                     let refusal = Refusal::new(Code::BadRequest, "a link begins with a hello");
                     return self.refuse(refusal, ctx);
@@ -190,6 +195,34 @@ impl PeerConnection {
         self.answer(located.map_or_else(PeerMessage::Refused, PeerMessage::Located), false, ctx);
     }
 
+    /// Looks in the upload buffer, then answers.
+    fn seek(&self, seek: Seek, ctx: &mut Ctx<Self>) {
+        let (answer, answered) = oneshot::channel();
+        // A buffer that is gone answers nothing, which is the same as having nothing.
+        let _ = self.uploads.tell(Lend { seek, answer });
+        let (send, traffic) = (self.send.clone(), Arc::clone(&self.traffic));
+        let serving = async move {
+            let Some(send) = send else { return Ok(()) };
+            let (payload, mut out) = (answered.await.ok(), BytesMut::new());
+            let bytes = payload.as_ref().map_or(0, Bytes::len);
+            let nothing = || Refusal::new(Code::NotUploaded, "no such payload was uploaded here");
+            let answer = payload.map_or_else(|| PeerMessage::Refused(nothing()), PeerMessage::Sought);
+            answer.encode(&mut out);
+            send.lock().await.write_all(&out).await?;
+            traffic.served(bytes);
+            Ok(())
+        };
+        self.serve_or_stop(serving, ctx);
+    }
+
+    fn serve_or_stop(&self, serving: impl Future<Output = io::Result<()>> + 'static, ctx: &mut Ctx<Self>) {
+        ctx.spawn(wrap_future::<_, Self>(serving).map(|result: io::Result<()>, _, ctx: &mut Ctx<Self>| {
+            if result.is_err() {
+                ctx.stop();
+            }
+        }));
+    }
+
     /// Reads off this thread, then answers.
     fn copy(&self, copy: Copy, ctx: &mut Ctx<Self>) {
         let (reader, send, log) = (self.view.reader(), self.send.clone(), ctx.log().clone());
@@ -217,11 +250,7 @@ impl PeerConnection {
             }
             Ok(())
         };
-        ctx.spawn(wrap_future::<_, Self>(serving).map(|result: io::Result<()>, _, ctx: &mut Ctx<Self>| {
-            if result.is_err() {
-                ctx.stop();
-            }
-        }));
+        self.serve_or_stop(serving, ctx);
     }
 }
 

@@ -1,27 +1,30 @@
-//! Fetcher actor: gets payloads that no client brought from a peer that holds the batch.
+//! Fetcher actor: gets payloads that no client brought from a peer that holds the batch, or the upload.
 //!
 //! Owns:   connections for bulk, one to each peer, opened when needed.
 //! Keeps:  one fetch of a batch at a time; what comes is checked entry by entry before it is passed on (S34).
-//! Never:  decides what is wanted: the gate does.
+//! Never:  decides what is wanted: the gate does, and the upload buffer.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message};
 use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use loglog_core::gate::Want;
-use loglog_proto::peer::{Copy, PeerMessage};
+use loglog_proto::peer::{Copy, PeerMessage, Seek};
 use loglog_proto::walk::Entries;
-use loglog_proto::{LogId, RaftId, RequestId};
+use loglog_proto::{LogId, RaftId, RequestId, crc32c};
 use loglog_storage::Member;
 use slog::debug;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
 
 use super::pace::Pace;
 use super::traffic::PeerTraffic;
@@ -29,6 +32,7 @@ use super::{SharedIdentity, socket};
 use crate::consensus::{ConsensusSlot, Payloads};
 use crate::faults::{Fault, Faults, panic_as_told};
 use crate::guard::Ctx;
+use crate::supervisor::Handle;
 
 /// The name of the one actor of this kind in a node.
 pub const NAME: &str = "fetcher";
@@ -41,6 +45,10 @@ const PAUSE: Duration = Duration::from_millis(2);
 const FETCHES_MAX: u32 = 8;
 /// Bytes fetched at a time, unless one batch alone has more: the peer that serves them has appends to see to.
 const FETCH_BYTES_MAX: u64 = 1 << 20;
+/// When all peers are asked for an upload: their clients may be about to bring it.
+const SEEK_AT: [Duration; 3] = [Duration::ZERO, Duration::from_millis(10), Duration::from_millis(50)];
+/// How long all of that may take.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Rounds over the peers before it is left to the gate to ask again.
 const ROUNDS: u32 = 20;
 
@@ -67,6 +75,32 @@ pub struct FetchPayloads {
     pub wants: Vec<Want>,
     /// Who has them first.
     pub leader: Option<RaftId>,
+}
+
+/// Get a payload that a client uploaded to another node. Nothing is answered where nobody has it.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct SeekUpload {
+    /// Which.
+    pub seek: Seek,
+    /// Where it goes, with its CRC-32C.
+    pub found: oneshot::Sender<(Bytes, u32)>,
+}
+
+/// Where the fetcher is found, once there are peers.
+#[derive(Clone, Default)]
+pub struct FetcherSlot(Arc<Mutex<Option<Handle<Fetcher>>>>);
+
+impl FetcherSlot {
+    /// The fetcher; `None` where there are no peers.
+    #[must_use]
+    pub fn get(&self) -> Option<Handle<Fetcher>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set(&self, fetcher: Handle<Fetcher>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(fetcher);
+    }
 }
 
 impl Fetcher {
@@ -126,6 +160,26 @@ impl Fetcher {
             }
         }));
     }
+}
+
+/// Asks a peer for an upload; `None` if it has none that will do.
+async fn ask_for(identity: SharedIdentity, idle: Pool, peer: Member, seek: Seek) -> Option<(Bytes, u32)> {
+    let pooled = idle.borrow_mut().get_mut(&peer.id).and_then(Vec::pop);
+    let mut connection = match pooled {
+        Some(connection) => connection,
+        None => socket::open(&peer.peer_address, &identity, peer.id).await.ok()?,
+    };
+    let answer = socket::ask(&mut connection, &PeerMessage::Seek(seek), &mut BytesMut::new()).await.ok()?;
+    let found = match answer {
+        PeerMessage::Sought(payload) => {
+            let crc = crc32c(&payload);
+            Some((payload, crc)).filter(|_| seek.crc.is_none_or(|wanted| wanted == crc))
+        }
+        PeerMessage::Refused(_) => None,
+        _ => return None,
+    };
+    idle.borrow_mut().entry(peer.id).or_default().push(connection);
+    found
 }
 
 /// How many of the [`FETCHES_MAX`] a batch of that many bytes counts for.
@@ -193,6 +247,37 @@ impl Handler<FetchPayloads> for Fetcher {
         for want in fetch.wants {
             self.fetch(want, fetch.leader, ctx);
         }
+    }
+}
+
+impl Handler<SeekUpload> for Fetcher {
+    type Result = ();
+
+    fn handle(&mut self, SeekUpload { seek, found }: SeekUpload, ctx: &mut Self::Context) {
+        let (identity, idle, peers) =
+            (Arc::clone(&self.identity), Rc::clone(&self.idle), self.identity.others());
+        let traffic = Arc::clone(&self.traffic);
+        let seeking = async move {
+            let began = Instant::now();
+            for at in SEEK_AT {
+                tokio::time::sleep_until(began + at).await;
+                let asked = peers.iter().map(|peer| {
+                    Box::pin(ask_for(Arc::clone(&identity), Rc::clone(&idle), peer.clone(), seek))
+                });
+                let mut answers: FuturesUnordered<_> = asked.collect();
+                while let Some(answer) = answers.next().await {
+                    if let Some((payload, crc)) = answer {
+                        traffic.fetched(payload.len());
+                        let _ = found.send((payload, crc));
+                        // The others' answers are taken still: else their connections could not be used again.
+                        return answers.for_each(|_| std::future::ready(())).await;
+                    }
+                }
+            }
+        };
+        // A peer that does not answer is given up with all that is left of the search.
+        let seeking = async move { drop(tokio::time::timeout(SEEK_TIMEOUT, seeking).await) };
+        ctx.spawn(wrap_future::<_, Self>(seeking));
     }
 }
 

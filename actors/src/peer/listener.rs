@@ -15,6 +15,7 @@ use slog::{Logger, warn};
 
 use super::SharedIdentity;
 use super::connection::PeerConnection;
+use super::fetcher::FetcherSlot;
 use super::links::Links;
 use super::pace::Pace;
 use super::traffic::PeerTraffic;
@@ -22,6 +23,7 @@ use crate::consensus::ConsensusSlot;
 use crate::faults::{Fault, Faults, panic_as_told};
 use crate::guard::{Ctx, Restart};
 use crate::supervisor::{Child, Handle, Supervisor};
+use crate::upload_buffer::UploadBuffer;
 use crate::view::LogView;
 
 /// The name of the one actor of this kind in a node.
@@ -62,6 +64,10 @@ pub struct PeerParts {
     pub living: Arc<Mutex<Vec<Living>>>,
     /// Counts the log bytes that go to and fro.
     pub traffic: Arc<PeerTraffic>,
+    /// Where payloads wait for their place.
+    pub uploads: Handle<UploadBuffer>,
+    /// Where the upload buffer finds the fetcher.
+    pub fetcher: FetcherSlot,
     /// How fast this node copies what it missed.
     pub pace: Pace,
     /// Injected faults.
