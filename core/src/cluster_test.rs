@@ -476,7 +476,7 @@ impl Cluster {
         };
         let holder = self.nodes.iter().find(holds);
         let is_late = self.nodes[at].mark.index >= install.last.index;
-        let Some(holder) = holder.filter(|_| !is_late && !(self.faults && self.rng.random_bool(0.2))) else {
+        let Some(holder) = holder.filter(|_| !(is_late || self.faults && self.rng.random_bool(0.2))) else {
             self.nodes[at].consensus.install_failed();
             return self.turn(at);
         };

@@ -36,6 +36,14 @@ fn check_same(cluster: &Cluster) -> Vec<u8> {
     logs.remove(0)
 }
 
+/// Clients that knew one node only have found the new one: they upload to it.
+fn noticed(cluster: &Cluster, id: u32) {
+    let took = until("clients upload to the new node", RESUME * 3, || {
+        cluster.status(id).is_some_and(|status| status.upload_bytes > 0)
+    });
+    println!("clients upload to node {id} after another {took:?}");
+}
+
 #[test]
 fn s26_one_node_grows_to_three_and_five_and_shrinks_to_three_under_load_and_kills() {
     let mut cluster = Cluster::alone(program());
@@ -44,7 +52,7 @@ fn s26_one_node_grows_to_three_and_five_and_shrinks_to_three_under_load_and_kill
     for id in [2, 3] {
         cluster.join(id);
         println!("node {id} votes after {:?}", cluster.take_in(id));
-        load.progress(500, RESUME);
+        noticed(&cluster, id);
     }
     // A follower dies and comes back; then the leader does.
     for victim in [cluster.follower(), cluster.leader().0] {
@@ -56,6 +64,7 @@ fn s26_one_node_grows_to_three_and_five_and_shrinks_to_three_under_load_and_kill
     for id in [4, 5] {
         cluster.join(id);
         println!("node {id} votes after {:?}", cluster.take_in(id));
+        noticed(&cluster, id);
     }
     let (leader, _) = cluster.leader();
     cluster.kill(leader);
