@@ -13,18 +13,19 @@ use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message};
 use bytes::Bytes;
 use loglog_core::append::check_crc;
+use loglog_core::batch::Reference;
 use loglog_core::gate::Want;
 use loglog_core::seek::Seek;
 use loglog_core::upload::{ClientId, UploadLimits};
 use loglog_core::{Answer, Append, Role, UploadBuffer as Buffer};
 use loglog_proto::error::{Code, Refusal};
-use loglog_proto::{LogId, Sequence, WriterId, crc32c, peer, request};
+use loglog_proto::{Length, LogId, Sequence, WriterId, crc32c, peer, request};
 use tokio::sync::oneshot;
 
 use crate::consensus::{Appends, ConsensusSlot, Payloads, Refusals};
 use crate::faults::{Fault, Faults, panic_as_told};
 use crate::guard::Ctx;
-use crate::peer::fetcher::{FetcherSlot, SeekUpload};
+use crate::peer::fetcher::{FetchPayloads, FetcherSlot, SeekUpload};
 use crate::ticket::{Ticket, answer_all};
 use crate::view::LogView;
 
@@ -39,6 +40,11 @@ const WRITERS_MAX: usize = 10_000;
 
 /// Batches that may wait for payloads here.
 const WANTED_MAX: usize = 4096;
+
+/// A writer of whom nothing was uploaded here for so long does not upload: its payloads are fetched at once.
+const UPLOADER_MS: u64 = 1000;
+/// Larger batches are not fetched at once: an upload that is still on its way would be carried twice.
+const FETCHED_AT_ONCE: Length = Length::new(64 << 10);
 
 /// How often expired uploads are looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
@@ -59,6 +65,8 @@ pub struct UploadBuffer {
     /// The last sequence of each writer that went to consensus: what comes after its batch is of no use.
     delivered: HashMap<WriterId, Sequence>,
     wanted_by: HashMap<(WriterId, Sequence), LogId>,
+    /// When something of a writer was uploaded here last.
+    uploaders: HashMap<WriterId, u64>,
 }
 
 /// The gate misses these payloads; those that clients bring go to consensus batch by batch.
@@ -135,6 +143,7 @@ impl UploadBuffer {
             wanted: HashMap::new(),
             delivered: HashMap::new(),
             wanted_by: HashMap::new(),
+            uploaders: HashMap::new(),
         }
     }
 
@@ -258,6 +267,15 @@ impl UploadBuffer {
         self.show_bytes();
     }
 
+    /// Whether waiting for clients to upload what a small batch misses would be in vain.
+    fn is_unlikely(&self, want: &Want) -> bool {
+        let now = self.now_ms();
+        let uploads = |writer| self.uploaders.get(writer).is_some_and(|at| now < *at + UPLOADER_MS);
+        let missing = |it: &&Reference| self.buffer.get((it.writer, it.sequence)).is_none();
+        want.log_len() <= FETCHED_AT_ONCE
+            && want.references.iter().filter(missing).any(|it| !uploads(&it.writer))
+    }
+
     fn pass_on(&self, Joined { appends, refused }: Joined) {
         match self.consensus.get() {
             // What is lost in a dying actor's mailbox is answered by its tickets.
@@ -331,6 +349,7 @@ impl Actor for UploadBuffer {
         ctx.run_interval(EXPIRY_INTERVAL, |buffer, _| {
             let now = buffer.now_ms();
             buffer.buffer.expire(now);
+            buffer.uploaders.retain(|_, at| now < *at + UPLOADER_MS);
             buffer.show_bytes();
         });
     }
@@ -368,6 +387,8 @@ impl Handler<Upload> for UploadBuffer {
 
     fn handle(&mut self, message: Upload, _ctx: &mut Self::Context) {
         let key = (message.upload.writer, message.upload.sequence);
+        let now = self.now_ms();
+        self.uploaders.insert(key.0, now);
         if self.delivered.get(&key.0).is_some_and(|last| *last >= key.1) {
             return message.ticket.answer(Answer::Uploaded);
         }
@@ -394,10 +415,21 @@ impl Handler<Wanted> for UploadBuffer {
             self.wanted.clear();
             self.wanted_by.clear();
         }
+        let mut unlikely = Vec::new();
         for want in wants {
             if let Some(want) = self.deliver(want) {
+                if self.is_unlikely(&want) {
+                    unlikely.push(want.clone());
+                }
                 self.wanted.insert(want.log_id, want);
             }
+        }
+        if !unlikely.is_empty()
+            && let Some(fetcher) = self.fetcher.get()
+        {
+            let leader = self.view.consensus().and_then(|it| it.leader);
+            // A fetcher that is down is asked again by consensus.
+            let _ = fetcher.tell(FetchPayloads { wants: unlikely, leader });
         }
         self.show_bytes();
     }

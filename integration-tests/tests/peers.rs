@@ -80,6 +80,26 @@ fn a_client_that_uploads_to_all_costs_the_nodes_no_payload_traffic() {
     cluster.assert_identical_files(end);
 }
 
+#[test]
+fn a_frozen_node_holds_up_no_fetch_from_the_leader() {
+    let cluster = start();
+    let (leader, _) = cluster.leader();
+    let frozen = cluster.follower();
+    let mut appender = Appender::new(1, cluster.clients()).starting_at(cluster.client(leader));
+    appender.append(&[payload(1, 1)], DEADLINE);
+    cluster.freeze(frozen);
+    let began = Instant::now();
+    for sequence in 2..=300 {
+        appender.append(&[payload(1, sequence)], DEADLINE);
+    }
+    let took = began.elapsed();
+    cluster.thaw(frozen);
+    println!("300 appends to the leader alone, one of two followers frozen: {took:?}");
+    assert!(took < Duration::from_secs(10));
+    let (end, _) = cluster.converge();
+    cluster.assert_identical_files(end);
+}
+
 /// A hello to node 1 as node 2 would say it.
 fn hello(cluster: &Cluster) -> PeerMessage {
     PeerMessage::Hello(PeerHello {

@@ -5,18 +5,19 @@
 //! Never:  decides what is wanted: the gate does, and the upload buffer.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::fut::wrap_future;
-use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message};
+use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message, SpawnHandle};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use loglog_core::gate::Want;
+use loglog_proto::error::{Code, Refusal};
 use loglog_proto::peer::{Copy, PeerMessage, Seek};
 use loglog_proto::walk::Entries;
 use loglog_proto::{LogId, RaftId, RequestId, crc32c};
@@ -37,6 +38,8 @@ use crate::supervisor::Handle;
 /// The name of the one actor of this kind in a node.
 pub const NAME: &str = "fetcher";
 
+/// Rounds without a wait before those with one: the leader is about to have on its disk what it has just sent.
+const ROUNDS_AT_ONCE: u32 = 4;
 /// How long one copy may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Wait between two rounds over the peers for one batch.
@@ -59,7 +62,9 @@ pub struct Fetcher {
     faults: Faults,
     traffic: Arc<PeerTraffic>,
     pace: Pace,
-    running: HashSet<LogId>,
+    running: HashMap<LogId, SpawnHandle>,
+    /// From whom, first of all.
+    leader: Option<RaftId>,
     slots: Arc<Semaphore>,
     idle: Pool,
 }
@@ -112,12 +117,22 @@ impl Fetcher {
         traffic: Arc<PeerTraffic>,
         pace: Pace,
     ) -> Self {
-        let (slots, running) = (Arc::new(Semaphore::new(FETCHES_MAX as usize)), HashSet::new());
-        Self { identity, consensus, faults, traffic, pace, running, slots, idle: Pool::default() }
+        let (slots, running) = (Arc::new(Semaphore::new(FETCHES_MAX as usize)), HashMap::new());
+        Self {
+            identity,
+            consensus,
+            faults,
+            traffic,
+            pace,
+            running,
+            leader: None,
+            slots,
+            idle: Pool::default(),
+        }
     }
 
     fn fetch(&mut self, want: Want, leader: Option<RaftId>, ctx: &mut Ctx<Self>) {
-        if !self.running.insert(want.log_id) {
+        if self.running.contains_key(&want.log_id) {
             return;
         }
         let mut peers = self.identity.others();
@@ -131,21 +146,28 @@ impl Fetcher {
                 pace.take(bytes).await;
             }
             let mut last = io::Error::other("there are no peers");
-            for _ in 0..ROUNDS {
+            for round in 0..ROUNDS {
                 for peer in &peers {
                     match socket::within(PATIENCE, copy(&identity, &idle, peer, &want)).await {
                         Ok(payloads) => {
                             traffic.fetched(payloads.iter().map(Bytes::len).sum());
                             return Ok((want, payloads));
                         }
+                        // It is about to have what it sent; another that does not answer would only hold this up.
+                        Err(error) if Some(peer.id) == leader && is_not_yet(&error) => {
+                            last = error;
+                            break;
+                        }
                         Err(error) => last = error,
                     }
                 }
-                actix_rt::time::sleep(PAUSE).await;
+                if round >= ROUNDS_AT_ONCE {
+                    actix_rt::time::sleep(PAUSE).await;
+                }
             }
             Err(last)
         };
-        ctx.spawn(wrap_future::<_, Self>(fetching).map(move |result, fetcher, ctx| {
+        let fetch = ctx.spawn(wrap_future::<_, Self>(fetching).map(move |result, fetcher, ctx| {
             fetcher.running.remove(&log_id);
             match result {
                 Ok((want, payloads)) => {
@@ -159,6 +181,7 @@ impl Fetcher {
                 }
             }
         }));
+        self.running.insert(log_id, fetch);
     }
 }
 
@@ -180,6 +203,12 @@ async fn ask_for(identity: SharedIdentity, idle: Pool, peer: Member, seek: Seek)
     };
     idle.borrow_mut().entry(peer.id).or_default().push(connection);
     found
+}
+
+/// Whether a peer has said that it does not hold the batch.
+fn is_not_yet(error: &io::Error) -> bool {
+    let refusal = error.get_ref().and_then(|error| error.downcast_ref::<Refusal>());
+    refusal.is_some_and(|refusal| refusal.code == Code::NotUploaded)
 }
 
 /// How many of the [`FETCHES_MAX`] a batch of that many bytes counts for.
@@ -244,6 +273,13 @@ impl Handler<FetchPayloads> for Fetcher {
     type Result = ();
 
     fn handle(&mut self, fetch: FetchPayloads, ctx: &mut Self::Context) {
+        if self.leader != fetch.leader {
+            // What another leader sent is not wanted any more, and it may hold its place for long if that one is frozen.
+            for (_, running) in self.running.drain() {
+                ctx.cancel_future(running);
+            }
+            self.leader = fetch.leader;
+        }
         for want in fetch.wants {
             self.fetch(want, fetch.leader, ctx);
         }
