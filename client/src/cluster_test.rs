@@ -142,7 +142,7 @@ async fn a_hung_follower_costs_neither_memory_nor_latency() {
     timeout(LONG, pipeline.flush()).await.unwrap().unwrap();
     let hung = counts(&client, 3);
     println!("hung follower: {hung:?}");
-    assert!(hung.held_max <= bytes_max / 4, "{hung:?}");
+    assert!(hung.held_max <= bytes_max, "{hung:?}");
     assert!(hung.skipped > 0, "{hung:?}");
     // Acknowledged: what the socket has not begun to take is let go.
     assert!(hung.held <= (256 << 10) + 60_000, "{hung:?}");

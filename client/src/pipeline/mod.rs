@@ -36,8 +36,8 @@ const APPEND_COST: usize = 256;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PipelineOptions {
     /// Bytes of appends that wait for their outcome (each counts 256 beside its payload). Default 32 MiB. An append larger than
-    /// this waits until it is alone. Uploads to other nodes share these bytes; of those that a slow node leaves lying, a quarter of
-    /// this at most waits for it, and 8 MiB.
+    /// this waits until it is alone. Uploads to other nodes share these bytes; for a slow node no more than this waits, and never
+    /// over 16 MiB.
     pub bytes_max: usize,
     /// Appends on their way to the node at once, at most 4,096. Default 1,024.
     pub entries_max: usize,

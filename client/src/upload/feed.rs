@@ -16,7 +16,7 @@ use super::chunk::{CHUNK_BYTES, Chunk};
 use crate::pipeline::state::Attempt;
 
 /// The most bytes that wait for one node, whatever the pipeline's budget.
-const LANE_BYTES_MAX: usize = 8 << 20;
+const LANE_BYTES_MAX: usize = 16 << 20;
 
 /// One pipeline's way to the lanes.
 #[derive(Debug)]
@@ -37,7 +37,9 @@ pub(crate) struct Cut(Vec<Arc<Chunk>>);
 
 impl Feed {
     pub(super) fn new(lanes: watch::Receiver<Lanes>, ids: Arc<AtomicU64>, budget: usize) -> Self {
-        let limit = (budget / 4).min(LANE_BYTES_MAX);
+        // All that is in flight may be offered at once: a lane that takes less of it has the nodes carry the rest to each other. What
+        // has its outcome is let go, so a slow node never leaves lying more than is in flight; the lanes share the chunks.
+        let limit = budget.min(LANE_BYTES_MAX);
         Self { lanes, ids, limit, generation: 0, uploaded: 0, settled_below: Arc::default() }
     }
 
