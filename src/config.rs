@@ -40,12 +40,16 @@ pub struct NodeConfig {
     pub data: DataConfig,
     /// Where the node listens.
     pub listen: ListenConfig,
+    /// Where others reach the node.
+    pub advertise: AdvertiseConfig,
     /// Files of the log.
     pub segment: SegmentConfig,
     /// Payloads on their way.
     pub upload: UploadConfig,
     /// Clients' connections.
     pub connection: ConnectionConfig,
+    /// Other nodes.
+    pub peers: PeersConfig,
     /// What is logged, and how.
     pub log: LogConfig,
     /// Consensus.
@@ -61,6 +65,8 @@ pub struct ClusterConfig {
     pub id: Option<ClusterId>,
     /// The members a new cluster begins with. Empty: this node alone.
     pub nodes: Vec<NodeAddress>,
+    /// An empty directory waits to be taken in by a cluster that is there already; needs `id`.
+    pub join: bool,
 }
 
 /// One element of `cluster.nodes`.
@@ -103,6 +109,15 @@ pub struct ListenConfig {
     pub admin: SocketAddr,
 }
 
+/// `advertise.*`: what goes into the membership where a node makes it by itself. `None`: where it listens.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct AdvertiseConfig {
+    /// `host:port` where clients reach it.
+    pub client: Option<String>,
+    /// `host:port` where other nodes reach it.
+    pub peer: Option<String>,
+}
+
 /// `segment.*`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SegmentConfig {
@@ -124,6 +139,13 @@ pub struct ConnectionConfig {
     pub bytes_max: Length,
     /// Connections at a time.
     pub max: u32,
+}
+
+/// `peers.*`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeersConfig {
+    /// How fast this node copies from others what it missed, each second; zero: as fast as it goes.
+    pub bulk_bytes_per_second: Length,
 }
 
 /// `log.*`
@@ -186,6 +208,12 @@ impl Default for UploadConfig {
 impl Default for ConnectionConfig {
     fn default() -> Self {
         Self { bytes_max: Length::new(32 << 20), max: 10_000 }
+    }
+}
+
+impl Default for PeersConfig {
+    fn default() -> Self {
+        Self { bulk_bytes_per_second: Length::new(64 << 20) }
     }
 }
 

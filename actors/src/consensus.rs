@@ -16,21 +16,25 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message};
 use bytes::Bytes;
+use loglog_core::consensus::Order;
 use loglog_core::effects::Fetch;
 use loglog_core::gate::Want;
 use loglog_core::{Append, Consensus as Core, Effects, Role};
 use loglog_proto::error::Refusal;
-use loglog_proto::peer::RaftMessage;
+use loglog_proto::peer::{PeerAccepted, PeerStanding, RaftMessage};
 use loglog_proto::{LogId, RaftId, Term};
-use loglog_storage::{LogReader, Meta};
+use loglog_storage::{LogReader, Member, Meta};
 use slog::{info, warn};
 
 use crate::faults::{Fault, Faults, panic_as_told};
 use crate::guard::Ctx;
 use crate::old_batches;
 use crate::peer::fetcher::{FetchPayloads, Fetcher};
-use crate::peer::link::{PeerLink, Send};
+use crate::peer::link::Send;
+use crate::peer::links::Links;
+use crate::peer::receiver::{Receive, SnapshotReceiver};
 use crate::read_waiters::{Grown, ReadWaiters};
+use crate::segment_keeper::{SegmentKeeper, Trim};
 use crate::segment_writer::{SegmentWriter, Write};
 use crate::storage_group::Fatal;
 use crate::supervisor::Handle;
@@ -59,6 +63,8 @@ pub struct Consensus {
     standing: Option<(Role, Term, Option<RaftId>)>,
     /// Batches whose payloads were missing at the last look.
     missing: HashSet<LogId>,
+    /// Whether missing payloads are looked for.
+    is_looking: bool,
     /// Where old batches lie that were asked for last.
     places: Arc<old_batches::Places>,
 }
@@ -69,13 +75,15 @@ pub struct ConsensusParts {
     pub generation: u64,
     /// Where write groups go.
     pub writer: Handle<SegmentWriter>,
+    /// Who removes what is trimmed.
+    pub keeper: Handle<SegmentKeeper>,
     /// Where the writer finds this actor.
     pub own_slot: ConsensusSlot,
     /// Whom to tell that the log has grown.
     pub waiters: Handle<ReadWaiters>,
     /// Where payloads wait.
     pub uploads: Handle<UploadBuffer>,
-    /// The other nodes; none for a node that is alone.
+    /// The other nodes.
     pub peers: Peers,
     /// Reads old batches for far-behind peers.
     pub reader: LogReader,
@@ -90,12 +98,14 @@ pub struct ConsensusParts {
 }
 
 /// How the other nodes are reached.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Peers {
     /// One link each.
-    pub links: HashMap<RaftId, Handle<PeerLink>>,
+    pub links: Arc<Links>,
     /// Gets payloads that no client brought.
-    pub fetcher: Option<Handle<Fetcher>>,
+    pub fetcher: Handle<Fetcher>,
+    /// Gets a log that takes the place of ours.
+    pub receiver: Handle<SnapshotReceiver>,
 }
 
 /// Where the consensus actor of the moment is found; empty while the storage group is down.
@@ -151,7 +161,43 @@ pub struct Available(pub u64);
 /// What a peer said, in its order.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct PeerSays(pub Vec<RaftMessage>);
+pub struct PeerSays {
+    /// Who.
+    pub from: RaftId,
+    /// In which life of its storage.
+    pub life: u64,
+    /// Raft's messages.
+    pub messages: Vec<RaftMessage>,
+    /// How it stands.
+    pub standing: Option<PeerStanding>,
+}
+
+/// A peer accepted our link, and said what it holds.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct PeerAccepts {
+    /// Who.
+    pub peer: RaftId,
+    /// What it said.
+    pub accepted: PeerAccepted,
+}
+
+/// What an operator asks.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Ordered {
+    /// Who waits for the answer.
+    pub ticket: Ticket,
+    /// What is asked, all looked up.
+    pub order: Order,
+    /// Only say what would happen.
+    pub dry_run: bool,
+}
+
+/// A snapshot was not received.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct InstallFailed;
 
 /// Messages to this peer were lost.
 #[derive(Clone, Copy, Debug, Message)]
@@ -189,6 +235,7 @@ impl Consensus {
             groups: 0,
             standing: None,
             missing: HashSet::new(),
+            is_looking: false,
             places: Arc::default(),
         }
     }
@@ -207,16 +254,13 @@ impl Consensus {
     }
 
     /// Sends messages, those to one peer together.
-    fn say(&self, messages: Vec<RaftMessage>) {
+    fn say(&self, life: u64, messages: Vec<RaftMessage>) {
         let mut by_peer: HashMap<RaftId, Vec<RaftMessage>> = HashMap::new();
         for message in messages {
             by_peer.entry(message.to).or_default().push(message);
         }
         for (peer, messages) in by_peer {
-            if let Some(link) = self.parts.peers.links.get(&peer) {
-                // A link that is down loses them, and says so when it is up.
-                let _ = link.tell(Send(messages));
-            }
+            self.parts.peers.links.send(peer, Send { life, messages, standing: None });
         }
     }
 
@@ -241,7 +285,6 @@ impl Consensus {
 
     /// Asks peers for what clients should have brought by now.
     fn fetch_missing(&mut self) {
-        let Some(fetcher) = &self.parts.peers.fetcher else { return };
         let wants = self.core.wanted();
         // What was not missing at the last look may be on its way from its client still.
         let (known, fresh) =
@@ -249,12 +292,18 @@ impl Consensus {
         self.missing = known.iter().chain(&fresh).map(|want| want.log_id).collect();
         if !known.is_empty() {
             // A fetcher that is down is asked again at the next look.
-            let _ = fetcher.tell(FetchPayloads { wants: known, leader: self.core.status().leader });
+            let _ = self
+                .parts
+                .peers
+                .fetcher
+                .tell(FetchPayloads { wants: known, leader: self.core.status().leader });
         }
     }
 
-    fn look_for_missing(&self, ctx: &mut Ctx<Self>) {
-        if self.parts.peers.fetcher.is_some() {
+    /// From when on there is somebody to fetch from.
+    fn look_for_missing(&mut self, ctx: &mut Ctx<Self>) {
+        if !self.is_looking && !self.parts.peers.links.is_empty() {
+            self.is_looking = true;
             ctx.run_interval(MISSING_INTERVAL, |consensus, _| consensus.fetch_missing());
         }
     }
@@ -264,7 +313,9 @@ impl Consensus {
             // Nothing is acknowledged any more (S2): the tickets in these effects answer for themselves.
             return;
         }
-        let Effects { save, groups, messages, wants, fetches, committed, mark, answers } = effects;
+        let Effects { save, groups, members, messages, standing, wants, fetches, committed, mark, .. } =
+            effects;
+        let Effects { trim, install, answers, .. } = effects;
         if let Some(state) = save
             && let Err(error) = self.meta.save(*state)
         {
@@ -281,7 +332,34 @@ impl Consensus {
                 return self.parts.fatal.report(format!("cannot save the mark: {error}"));
             }
         }
-        self.say(messages);
+        if let Some(state) = trim {
+            let start = state.start;
+            // This syncs the mark as well, before anything is unlinked (S36).
+            if let Err(error) = self.meta.save(*state) {
+                return self.parts.fatal.report(format!("cannot save the log's start: {error}"));
+            }
+            self.is_mark_loose = false;
+            // A keeper that is gone takes this actor with it; recovery removes what it left.
+            let _ = self.parts.keeper.tell(Trim(start));
+        }
+        let status = self.core.status();
+        let life = status.accepted.life;
+        if let Some(membership) = members {
+            info!(ctx.log(), "the members changed"; "index" => membership.index.get(),
+                "voters" => nodes(&membership.voters), "learners" => nodes(&membership.learners));
+            self.parts.peers.links.follow(&membership);
+        }
+        self.look_for_missing(ctx);
+        self.say(life, messages);
+        if let Some(standing) = standing {
+            self.parts.peers.links.tell_all(life, standing);
+        }
+        if let Some(install) = install {
+            let (state, generation) = (self.meta.state().clone(), self.parts.generation);
+            let receive = Receive { install: *install, state, generation };
+            // A receiver that restarts says that it failed.
+            let _ = self.parts.peers.receiver.tell(receive);
+        }
         if !wants.is_empty() {
             // Lost wants are asked for again by the look at what is missing.
             let _ = self.parts.uploads.tell(Wanted(wants));
@@ -289,7 +367,6 @@ impl Consensus {
         for fetch in fetches {
             self.read_old(fetch, ctx);
         }
-        let status = self.core.status();
         let standing = (status.role, status.term, status.leader);
         if self.standing != Some(standing) {
             self.standing = Some(standing);
@@ -334,9 +411,9 @@ impl Actor for Consensus {
         self.parts.faults.on_start(NAME);
         // Before the first group is on its way: the writer may be through with it before anybody else goes on.
         self.parts.own_slot.set(Some(ctx.this()));
+        self.parts.peers.links.set_life(self.core.status().accepted.life);
         self.turn(ctx);
         self.tick_later(ctx);
-        self.look_for_missing(ctx);
     }
 
     fn stopped(&mut self, _ctx: &mut Self::Context) {
@@ -414,12 +491,43 @@ impl Handler<Turn> for Consensus {
 impl Handler<PeerSays> for Consensus {
     type Result = ();
 
-    fn handle(&mut self, PeerSays(messages): PeerSays, ctx: &mut Self::Context) {
+    fn handle(&mut self, says: PeerSays, ctx: &mut Self::Context) {
+        let PeerSays { from, life, messages, standing } = says;
+        if let Some(standing) = standing {
+            self.core.stands(from, standing);
+        }
         for message in messages {
-            if let Err(error) = self.core.step(message) {
+            if let Err(error) = self.core.step(life, message) {
                 warn!(ctx.log(), "a peer is not heard"; "error" => %error);
             }
         }
+        self.turn_soon(ctx);
+    }
+}
+
+impl Handler<PeerAccepts> for Consensus {
+    type Result = ();
+
+    fn handle(&mut self, PeerAccepts { peer, accepted }: PeerAccepts, ctx: &mut Self::Context) {
+        self.core.accepted(peer, accepted);
+        self.turn_soon(ctx);
+    }
+}
+
+impl Handler<Ordered> for Consensus {
+    type Result = ();
+
+    fn handle(&mut self, Ordered { ticket, order, dry_run }: Ordered, ctx: &mut Self::Context) {
+        self.core.manage(ticket, order, dry_run);
+        self.turn_soon(ctx);
+    }
+}
+
+impl Handler<InstallFailed> for Consensus {
+    type Result = ();
+
+    fn handle(&mut self, _failed: InstallFailed, ctx: &mut Self::Context) {
+        self.core.install_failed();
         self.turn_soon(ctx);
     }
 }
@@ -459,6 +567,11 @@ impl Handler<Fault> for Consensus {
     fn handle(&mut self, Fault(how): Fault, ctx: &mut Self::Context) {
         panic_as_told(how, ctx);
     }
+}
+
+/// Their numbers, for people.
+fn nodes(members: &[Member]) -> String {
+    members.iter().map(|member| member.id.node().to_string()).collect::<Vec<_>>().join(" ")
 }
 
 /// Milliseconds since 1970; 0 where the clock is older.

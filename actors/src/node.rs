@@ -10,34 +10,39 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
 use actix_rt::Arbiter;
 use loglog_core::upload::UploadLimits;
 use loglog_core::{Role, Settings};
-use loglog_proto::response::MemberAddress;
-use loglog_proto::{ClusterId, Incarnation, Index, Length, NodeId, RaftId, Term};
-use loglog_storage::{
-    DataDir, FormError, IoFailure, LockError, LogStart, Member, Membership, MetaState, OsVfs,
-};
+use loglog_proto::{ClusterId, Incarnation, Index, Length, NodeId};
+use loglog_storage::{DataDir, FormError, InstallError, IoFailure, LockError, Membership, OsVfs};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use slog::{Logger, error, info, warn};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinHandle;
 
 use crate::backoff::{Backoff, Decision, Limits};
-use crate::consensus::{ConsensusSlot, HandOver, Peers};
+use crate::consensus::{ConsensusSlot, HandOver, InstallFailed};
 use crate::credits::NodeCredits;
 use crate::faults::Faults;
+use crate::genesis::{self, reached_at};
 use crate::guard::Restart;
 use crate::listener::{self, Close, Connections, Listener};
-use crate::peer::PeerIdentity;
+use crate::peer::fetcher::FetcherSlot;
 use crate::peer::formation::{self, ClusterNode, FormationError};
+use crate::peer::links::{LinkParts, Links};
 use crate::peer::listener::PeerParts;
+use crate::peer::pace::Pace;
 use crate::peer::port::PeerPort;
+use crate::peer::receiver::{Received, ReceiverParts};
+use crate::peer::socket;
+use crate::peer::{PeerIdentity, SharedIdentity};
 use crate::read_waiters::{self, ReadWaiters};
-use crate::services::{Identity, Services};
+use crate::services::Services;
 use crate::storage_group::{Fatal, GroupParts, Opened, RecoveryError, StorageGroup};
 use crate::supervisor::{Child, ChildEvent, ChildEventKind, Handle, Supervisor};
 use crate::upload_buffer::{self, UploadBuffer};
@@ -74,6 +79,12 @@ pub struct NodeOptions {
     pub listen_peer: SocketAddr,
     /// The nodes of a static cluster, this one among them; none or one: the node is alone. Counts for a new directory.
     pub cluster_nodes: Vec<ClusterNode>,
+    /// An empty directory waits to be taken in by the cluster `cluster`; `cluster_nodes` is empty then.
+    pub join: bool,
+    /// Where clients reach this node, `host:port`, if not where it listens; counts for a node alone.
+    pub advertise_client: Option<String>,
+    /// Where peers reach this node, as above.
+    pub advertise_peer: Option<String>,
     /// Entry bytes of a segment; counts for a new directory.
     pub segment_bytes_max: Length,
     /// Bytes that requests may hold in memory.
@@ -82,6 +93,8 @@ pub struct NodeOptions {
     pub connection_bytes_max: u32,
     /// Connections at a time.
     pub connections_max: u64,
+    /// How fast this node copies from others what it missed, bytes a second; 0: as fast as it goes.
+    pub bulk_bytes_per_second: u64,
     /// Appends are refused below this much free space, bytes.
     pub free_min: u64,
     /// Cut a corrupt log instead of refusing it.
@@ -161,6 +174,11 @@ pub struct Node {
     uploads: Handle<UploadBuffer>,
     waiters: Handle<ReadWaiters>,
     group: StorageGroup,
+    dir: Arc<DataDir>,
+    installs: UnboundedReceiver<Received>,
+    identity: SharedIdentity,
+    /// The log is being repaired from other nodes; the storage group is down meanwhile.
+    mending: Option<JoinHandle<Result<(), RecoveryError>>>,
     events: UnboundedReceiver<ChildEvent>,
     fatal: UnboundedReceiver<String>,
     group_backoff: Backoff,
@@ -182,11 +200,13 @@ impl Node {
         let (socket, address) = bind(options.listen_client)?;
         let (supervisor, events) = Supervisor::new(log.clone(), rng.random());
         let (fatal_sender, mut fatal) = unbounded_channel();
+        let fatal_handle = Fatal::new(fatal_sender);
         let net = Arbiter::new();
         let consensus_arbiter = net.handle();
         let (view, slot, faults) =
             (Arc::new(LogView::default()), ConsensusSlot::default(), Faults::default());
-        let (upload_bytes, waiting_reads) = (Arc::default(), Arc::default());
+        let (upload_bytes, waiting_reads, traffic) = (Arc::default(), Arc::default(), Arc::default());
+        let fetcher = FetcherSlot::default();
 
         let uploads = {
             let limits = UploadLimits {
@@ -195,8 +215,10 @@ impl Node {
                 expiry_ms: u64::try_from(UPLOAD_EXPIRY.as_millis()).unwrap_or(u64::MAX),
             };
             let (slot, faults, bytes) = (slot.clone(), faults.clone(), Arc::clone(&upload_bytes));
+            let (view, fetcher) = (Arc::clone(&view), fetcher.clone());
             supervisor.spawn(permanent(upload_buffer::NAME, "UploadBuffer"), &net.handle(), move || {
-                UploadBuffer::new(limits, slot.clone(), faults.clone(), Arc::clone(&bytes))
+                let (view, fetcher) = (Arc::clone(&view), fetcher.clone());
+                UploadBuffer::new(limits, slot.clone(), view, fetcher, faults.clone(), Arc::clone(&bytes))
             })
         };
         let waiters = {
@@ -218,30 +240,50 @@ impl Node {
             supervisor: supervisor.clone(),
             waiters: waiters.clone(),
             uploads: uploads.clone(),
-            peers: Peers::default(),
+            peers: None,
+            here: None,
             slot: slot.clone(),
             view: Arc::clone(&view),
-            fatal: Fatal::new(fatal_sender),
+            fatal: fatal_handle.clone(),
             faults: faults.clone(),
             consensus_arbiter,
             log: log.clone(),
         });
+        let (whole, installs) = unbounded_channel();
         let is_cluster = options.cluster_nodes.len() > 1;
         let bind_peer = |source| NodeError::BindPeer { address: options.listen_peer, source };
+        let pace = Pace::new(options.bulk_bytes_per_second);
         let port = |cluster, incarnation| {
+            let identity = Arc::new(PeerIdentity {
+                cluster,
+                node: options.node,
+                incarnation,
+                segment_bytes_max: options.segment_bytes_max,
+                address: peer_address(&options),
+                patience: socket::patience(options.tick, Settings::default().election_ticks),
+                membership: RwLock::new(None),
+                life: AtomicU64::new(0),
+            });
+            let links = Arc::new(Links::new(LinkParts {
+                identity: Arc::clone(&identity),
+                consensus: slot.clone(),
+                supervisor: supervisor.clone(),
+                arbiter: net.handle(),
+                faults: faults.clone(),
+            }));
             PeerPort::new(PeerParts {
-                identity: Arc::new(PeerIdentity {
-                    cluster,
-                    node: options.node,
-                    incarnation,
-                    segment_bytes_max: options.segment_bytes_max,
-                    membership: RwLock::new(None),
-                }),
+                identity,
                 consensus: slot.clone(),
                 view: Arc::clone(&view),
                 supervisor: supervisor.clone(),
                 arbiter: net.handle(),
                 next: Arc::default(),
+                links,
+                living: Arc::default(),
+                uploads: uploads.clone(),
+                fetcher: fetcher.clone(),
+                traffic: Arc::clone(&traffic),
+                pace: pace.clone(),
                 faults: faults.clone(),
             })
         };
@@ -254,26 +296,66 @@ impl Node {
                 let peers = peers.insert(port(cluster, incarnation));
                 peers.open(options.listen_peer).map_err(bind_peer)?;
                 let membership = formation::gather(&options.cluster_nodes, peers.identity(), &log).await?;
-                genesis(&options, incarnation, membership)
+                genesis::formed(&options, cluster, incarnation, membership)
             } else {
                 let incarnation = draw(|| Incarnation::new(rng.random()));
-                alone(&options, incarnation, &mut rng)
+                match options.cluster {
+                    Some(cluster) if options.join => genesis::joining(&options, cluster, incarnation),
+                    cluster => {
+                        let cluster = cluster.unwrap_or_else(|| draw(|| ClusterId::new(rng.random())));
+                        genesis::alone(&options, cluster, incarnation)
+                    }
+                }
             };
             dir.form(&state)?;
             formation::forget(&options.data_dir);
             info!(log, "made a new log"; "cluster" => %state.cluster, "dir" => %options.data_dir.display());
         }
-        let Opened { state, end } = group.recover().await?;
+        let known = dir.peek().map_err(RecoveryError::Open)?;
+        let mut peers = peers.unwrap_or_else(|| port(known.cluster, known.incarnation));
+        peers.know(&known.membership);
+        let Opened { state, end } = loop {
+            match group.recover().await {
+                Ok(opened) => break opened,
+                Err(refused) => match group.mender(&refused, peers.identity()) {
+                    Some(mender) => mender.mend().await?,
+                    None => return Err(refused.into()),
+                },
+            }
+        };
         if state.node != options.node {
             let (path, expected, found) = (options.data_dir.clone(), options.node, state.node);
             return Err(NodeError::OtherNode { path, expected, found });
         }
-        let is_alone = state.membership.voters.len() == 1;
-        if !is_alone {
-            let mut peers = peers.unwrap_or_else(|| port(state.cluster, state.incarnation));
-            peers.open(options.listen_peer).map_err(bind_peer)?;
-            group.set_peers(peers.link(&state.membership));
+        let Membership { voters, learners, .. } = &state.membership;
+        let is_alone = voters.len() == 1 && learners.is_empty();
+        match peers.open(options.listen_peer) {
+            Ok(()) => {}
+            // It can serve all the same; only nobody can be taken in.
+            Err(error) if is_alone => warn!(log, "no port for peers: this node can take in no others";
+                "address" => %options.listen_peer, "error" => %error),
+            Err(error) => return Err(bind_peer(error)),
         }
+        if state.membership.index == Index::ZERO {
+            info!(log, "waiting to be taken in"; "add_it_with" => format!(
+                "loglog members add {} --peer {} --client {}", options.node, peers.identity().address,
+                reached_at(options.advertise_client.as_ref(), address)));
+        }
+        let identity = Arc::clone(peers.identity());
+        let receiver = ReceiverParts {
+            identity: Arc::clone(&identity),
+            consensus: slot.clone(),
+            dir: Arc::clone(&dir),
+            whole,
+            pace: pace.clone(),
+            traffic: Arc::clone(&traffic),
+            fatal: fatal_handle,
+            faults: faults.clone(),
+        };
+        // What a static cluster is configured with stands; any other node says where it is reached.
+        let here = (!is_cluster)
+            .then(|| (identity.address.clone(), reached_at(options.advertise_client.as_ref(), address)));
+        group.set_peers(peers.start(&state.membership, receiver), here.clone());
         group.run();
         // A client that knew more of the log before a restart is not to be told that it ends earlier. (A panic
         // meanwhile is seen to once the node serves: then clients wait instead.)
@@ -285,18 +367,9 @@ impl Node {
             actix_rt::time::sleep(Duration::from_millis(1)).await;
         }
 
-        let members = state.membership.voters.iter().map(|member| MemberAddress {
-            node: member.id.node(),
-            // Where this node listens is known better than where it once was to listen.
-            address: if is_alone { address.to_string() } else { member.client_address.clone() },
-        });
         let services = Arc::new(Services {
-            identity: Identity {
-                cluster: state.cluster,
-                node: state.node,
-                incarnation: state.incarnation,
-                members: members.collect(),
-            },
+            identity,
+            client_address: here.map(|(_, client)| client),
             view,
             uploads: uploads.clone(),
             waiters: waiters.clone(),
@@ -309,6 +382,7 @@ impl Node {
             connections: Arc::default(),
             upload_bytes,
             waiting_reads,
+            traffic: Arc::clone(&traffic),
             data_dir: options.data_dir.clone(),
             began,
             version: options.version,
@@ -328,6 +402,10 @@ impl Node {
             uploads,
             waiters,
             group,
+            dir,
+            installs,
+            identity: Arc::clone(peers.identity()),
+            mending: None,
             events,
             fatal,
             group_backoff: Backoff::new(LIMITS),
@@ -346,7 +424,7 @@ impl Node {
 
     /// Who the node is.
     #[must_use]
-    pub fn identity(&self) -> &Identity {
+    pub fn identity(&self) -> &PeerIdentity {
         &self.services.identity
     }
 
@@ -360,6 +438,21 @@ impl Node {
             tokio::select! {
                 () = &mut stop => return self.stop().await,
                 Some(reason) = self.fatal.recv() => return Err(self.give_up(NodeError::Disk(reason)).await),
+                Some(received) = self.installs.recv() => {
+                    if let Err(error) = self.install(received).await {
+                        return Err(self.give_up(error).await);
+                    }
+                }
+                mended = ended(&mut self.mending) => {
+                    self.mending = None;
+                    let recovered = match mended {
+                        Ok(()) => self.recover().await,
+                        Err(error) => Err(error.into()),
+                    };
+                    if let Err(error) = recovered {
+                        return Err(self.give_up(error).await);
+                    }
+                }
                 Some(event) = self.events.recv() => {
                     if let Err(error) = self.heed(event).await {
                         return Err(self.give_up(error).await);
@@ -372,6 +465,7 @@ impl Node {
     /// Nothing is served any more, also where the process goes on: a node may live inside another program.
     async fn give_up(&mut self, error: NodeError) -> NodeError {
         error!(self.log, "the node gives up"; "reason" => %error);
+        self.stop_mending();
         self.listener.kill();
         self.connections.kill();
         self.group.stop(true).await;
@@ -410,17 +504,72 @@ impl Node {
             Decision::RestartAfter(delay) => {
                 warn!(self.log, "restarting the storage group through recovery"; "member" => name, "delay" => ?delay);
                 actix_rt::time::sleep(delay).await;
-                self.group.recover().await?;
-                self.group.run();
-                Ok(())
+                self.recover().await
             }
+        }
+    }
+
+    /// Puts a snapshot in place, between two lives of the storage group (S25).
+    async fn install(&mut self, received: Received) -> Result<(), NodeError> {
+        let Received { installer, mark, generation } = received;
+        if self.mending.is_some() || generation != self.services.view.generation() {
+            // A repair goes on, or a recovery has removed the files: whoever leads sends another snapshot if one is needed.
+            if let Some(consensus) = self.services.consensus.get() {
+                let _ = consensus.tell(InstallFailed);
+            }
+            return Ok(());
+        }
+        self.group.stop(false).await;
+        if let Ok(reason) = self.fatal.try_recv() {
+            return Err(NodeError::Disk(reason));
+        }
+        let dir = Arc::clone(&self.dir);
+        let installing = tokio::task::spawn_blocking(move || dir.finish_install(installer, mark));
+        match installing.await {
+            Ok(Ok(())) => {
+                info!(self.log, "a snapshot took the place of the log"; "batch" => mark.index.get())
+            }
+            // The old log is still there; the leader sends another snapshot if one is needed.
+            Ok(Err(error @ (InstallError::Invalid { .. } | InstallError::NoSpace { .. }))) => {
+                warn!(self.log, "a snapshot is not put in place"; "error" => %error);
+            }
+            Ok(Err(error)) => {
+                return Err(NodeError::Disk(format!("cannot put a snapshot in place: {error}")));
+            }
+            Err(error) => {
+                return Err(NodeError::Disk(format!("putting a snapshot in place broke off: {error}")));
+            }
+        }
+        self.recover().await
+    }
+
+    /// Has the storage group live again; where its log is damaged, once the other nodes have repaired it (S10).
+    async fn recover(&mut self) -> Result<(), NodeError> {
+        let refused = match self.group.recover().await {
+            Ok(_) => {
+                self.group.run();
+                return Ok(());
+            }
+            Err(refused) => refused,
+        };
+        match self.group.mender(&refused, &self.identity) {
+            // On its own, so that the node can be stopped, and goes on serving reads.
+            Some(mender) => self.mending = Some(actix_rt::spawn(mender.mend())),
+            None => return Err(refused.into()),
+        }
+        Ok(())
+    }
+
+    fn stop_mending(&mut self) {
+        if let Some(mending) = self.mending.take() {
+            mending.abort();
         }
     }
 
     /// A leader that is going lets another lead first, so that clients need not wait for an election.
     async fn hand_over(&self) {
         let leads = || self.services.view.consensus().is_some_and(|it| it.role == Role::Leader);
-        if self.services.identity.members.len() < 2 || !leads() {
+        if self.services.identity.others().is_empty() || !leads() {
             return;
         }
         let Some(consensus) = self.services.consensus.get() else { return };
@@ -435,6 +584,7 @@ impl Node {
 
     async fn stop(mut self) -> Result<(), NodeError> {
         info!(self.log, "stopping: finishing what is in flight");
+        self.stop_mending();
         self.hand_over().await;
         // A listener that is down accepts nobody either.
         let _ = self.listener.tell(Close);
@@ -459,10 +609,27 @@ impl Node {
     }
 }
 
+/// How a repair came out; never, while there is none.
+async fn ended(mending: &mut Option<JoinHandle<Result<(), RecoveryError>>>) -> Result<(), RecoveryError> {
+    match mending {
+        Some(mending) => {
+            mending.await.unwrap_or_else(|error| Err(RecoveryError::Panicked(error.to_string())))
+        }
+        None => std::future::pending().await,
+    }
+}
+
 /// A child that is restarted in place.
 pub(crate) fn permanent(name: &str, kind: &'static str) -> Child {
     let restart = Restart::InPlace(LIMITS);
     Child { name: name.to_owned(), kind, parent: "node".to_owned(), restart }
+}
+
+/// Where peers reach a node: as its cluster was configured, as it was told, or where it listens.
+fn peer_address(options: &NodeOptions) -> String {
+    let configured = options.cluster_nodes.iter().find(|node| node.id == options.node);
+    let configured = configured.map(|node| &node.peer);
+    reached_at(configured.or(options.advertise_peer.as_ref()), options.listen_peer)
 }
 
 fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {
@@ -471,35 +638,6 @@ fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {
         Ok((socket, address))
     });
     bound.map_err(|source| NodeError::Bind { address, source })
-}
-
-/// The first state of a node that is alone.
-fn alone(options: &NodeOptions, incarnation: Incarnation, rng: &mut StdRng) -> MetaState {
-    let cluster = options.cluster.unwrap_or_else(|| draw(|| ClusterId::new(rng.random())));
-    let member = Member {
-        id: RaftId::new(options.node, incarnation),
-        peer_address: options.listen_peer.to_string(),
-        client_address: options.listen_client.to_string(),
-    };
-    let membership = Membership { index: Index::new(1), voters: vec![member], learners: Vec::new() };
-    genesis(&NodeOptions { cluster: Some(cluster), ..options.clone() }, incarnation, membership)
-}
-
-/// The first state of a node: index 1, term 1, held by no entry (S24).
-///
-/// # Panics
-/// Without a cluster id.
-fn genesis(options: &NodeOptions, incarnation: Incarnation, membership: Membership) -> MetaState {
-    MetaState {
-        cluster: options.cluster.expect("every log has a cluster id"),
-        node: options.node,
-        incarnation,
-        term: Term::new(1),
-        vote: None,
-        membership,
-        start: LogStart::GENESIS,
-        segment_bytes_max: options.segment_bytes_max,
-    }
 }
 
 fn draw<T>(mut one: impl FnMut() -> Option<T>) -> T {

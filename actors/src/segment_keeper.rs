@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use actix::{Actor, AsyncContext, Handler};
-use loglog_storage::{KeeperError, Prepared, SegmentKeeper as Keeper};
-use slog::debug;
+use actix::{Actor, AsyncContext, Handler, Message};
+use loglog_storage::{KeeperError, LogStart, Prepared, SegmentKeeper as Keeper};
+use slog::{debug, info};
 
 use crate::faults::{Fault, Faults, panic_as_told};
 use crate::guard::Ctx;
@@ -70,6 +70,23 @@ impl Actor for SegmentKeeper {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.faults.on_start(NAME);
         ctx.run_interval(INTERVAL, Self::look);
+    }
+}
+
+/// The log begins here now; `meta` says so already, synced (S36).
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Trim(pub LogStart);
+
+impl Handler<Trim> for SegmentKeeper {
+    type Result = ();
+
+    fn handle(&mut self, Trim(start): Trim, ctx: &mut Self::Context) {
+        match self.keeper.trim(start) {
+            Ok(report) => info!(ctx.log(), "trimmed the log"; "start" => report.start.get(),
+                "segments" => report.segments, "bytes" => report.bytes),
+            Err(error) => self.fatal.report(format!("cannot trim the log: {error}")),
+        }
     }
 }
 

@@ -9,38 +9,30 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use loglog_core::Role;
+use loglog_core::consensus::Place;
 use loglog_proto::limits::{
     FRAME_BYTES_MAX, PAYLOAD_BYTES_MAX, READ_BYTES_MAX, READ_WAIT_MS_MAX, WRITER_SEQUENCES_MAX,
 };
 use loglog_proto::response::{ActorStatus, MemberAddress, Status, Welcome, WireLimits};
-use loglog_proto::{ClusterId, Incarnation, NodeId};
+use loglog_storage::Member;
 
 use crate::consensus::ConsensusSlot;
 use crate::credits::{Credits, NodeCredits};
 use crate::faults::Faults;
+use crate::peer::SharedIdentity;
+use crate::peer::traffic::PeerTraffic;
 use crate::read_waiters::ReadWaiters;
 use crate::stats::Registry;
 use crate::supervisor::Handle;
 use crate::upload_buffer::UploadBuffer;
 use crate::view::LogView;
 
-/// Who a node is.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// Whose log it is.
-    pub cluster: ClusterId,
-    /// This node.
-    pub node: NodeId,
-    /// This life of its directory.
-    pub incarnation: Incarnation,
-    /// Every member, where clients reach it.
-    pub members: Vec<MemberAddress>,
-}
-
 /// Shared by the connections of a node.
 pub struct Services {
-    /// Who the node is.
-    pub identity: Identity,
+    /// Who the node is, and who its peers are.
+    pub identity: SharedIdentity,
+    /// Where clients reach this node, if that is better known than by the membership.
+    pub client_address: Option<String>,
     /// Watermarks and the reader.
     pub view: Arc<LogView>,
     /// Where appends and uploads go.
@@ -65,6 +57,8 @@ pub struct Services {
     pub upload_bytes: Arc<AtomicUsize>,
     /// Reads that wait.
     pub waiting_reads: Arc<AtomicUsize>,
+    /// Log bytes to and from peers.
+    pub traffic: Arc<PeerTraffic>,
     /// Where data lies.
     pub data_dir: PathBuf,
     /// When the node started.
@@ -85,7 +79,7 @@ impl Services {
             cluster: self.identity.cluster,
             node: self.identity.node,
             leader: leader.map(loglog_proto::RaftId::node),
-            members: self.identity.members.clone(),
+            members: self.members(),
             limits: WireLimits {
                 payload_bytes_max: PAYLOAD_BYTES_MAX as u64,
                 frame_bytes_max: FRAME_BYTES_MAX as u64,
@@ -99,12 +93,26 @@ impl Services {
         }
     }
 
+    /// Every member, where clients reach it.
+    fn members(&self) -> Vec<MemberAddress> {
+        let own = self.identity.raft_id();
+        let address = |member: Member| match &self.client_address {
+            Some(here) if member.id == own => here.clone(),
+            _ => member.client_address,
+        };
+        let members = self.identity.members().into_iter().flatten();
+        members.map(|member| MemberAddress { node: member.id.node(), address: address(member) }).collect()
+    }
+
     pub(crate) fn status(&self) -> Status {
         let consensus = self.view.consensus();
-        let role = consensus.map_or("starting", |consensus| match consensus.role {
-            Role::Leader => "leader",
-            Role::Follower => "follower",
-            Role::Candidate => "candidate",
+        let role = consensus.map_or("starting", |consensus| match (consensus.place, consensus.role) {
+            (Place::Joining, _) => "joining",
+            (Place::Gone, _) => "removed",
+            (Place::Learner, _) => "learner",
+            (Place::Voter, Role::Leader) => "leader",
+            (Place::Voter, Role::Follower) => "follower",
+            (Place::Voter, Role::Candidate) => "candidate",
         });
         let actors = self.registry.snapshot().into_iter().map(|actor| ActorStatus {
             name: actor.name,
@@ -131,6 +139,9 @@ impl Services {
             upload_bytes: self.upload_bytes.load(Ordering::Relaxed) as u64,
             connections: self.connections.load(Ordering::Relaxed),
             waiting_reads: self.waiting_reads.load(Ordering::Relaxed) as u64,
+            peer_payload_bytes: self.traffic.served_bytes(),
+            fetched_bytes: self.traffic.fetched_bytes(),
+            fetches: self.traffic.fetches(),
             disk_free: self.view.available(),
             disk_full: consensus.is_some_and(|consensus| consensus.disk_full),
             uptime_s: self.began.elapsed().as_secs(),

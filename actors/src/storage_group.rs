@@ -3,6 +3,7 @@
 //! ```text
 //!   start: recovery ─► SegmentWriter, SegmentKeeper, Consensus        generation n
 //!   a member panics: stop all three ─► wait until each is gone ─► recovery ─► generation n + 1
+//!   recovery finds damage: the Mender repairs it from other nodes ─► recovery        (alone: the node refuses)
 //! ```
 //!
 //! Owns:   the lives of the three, and the threads of writer and keeper.
@@ -27,6 +28,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::consensus::{self, Consensus, ConsensusParts, ConsensusSlot, Peers};
 use crate::faults::Faults;
 use crate::guard::Restart;
+use crate::peer::SharedIdentity;
+use crate::peer::mender::Mender;
 use crate::read_waiters::ReadWaiters;
 use crate::segment_keeper::{self, SegmentKeeper};
 use crate::segment_writer::{self, SegmentWriter, WriterParts};
@@ -73,7 +76,10 @@ pub(crate) struct GroupParts {
     pub(crate) supervisor: Supervisor,
     pub(crate) waiters: Handle<ReadWaiters>,
     pub(crate) uploads: Handle<UploadBuffer>,
-    pub(crate) peers: Peers,
+    /// Who the peers are, once that is known.
+    pub(crate) peers: Option<Peers>,
+    /// Where this node is reached by peers and clients, if that is not as its cluster was configured.
+    pub(crate) here: Option<(String, String)>,
     pub(crate) slot: ConsensusSlot,
     pub(crate) view: Arc<LogView>,
     pub(crate) fatal: Fatal,
@@ -142,6 +148,15 @@ impl RecoveryError {
             error => Self::Open(error),
         }
     }
+
+    /// What is wrong, without what a node that is alone can do about it.
+    pub(crate) fn damage(&self) -> String {
+        match self {
+            Self::Corrupt(error) => error.to_string(),
+            Self::Scan(error) => error.to_string(),
+            other => other.to_string(),
+        }
+    }
 }
 
 impl StorageGroup {
@@ -162,7 +177,9 @@ impl StorageGroup {
         let accept_damage = self.parts.accept_loss;
         let accept_loss = accept_damage && self.generation == 0;
         let opened = tokio::task::spawn_blocking(move || {
-            let recovered = dir.open(OpenOptions { cluster, accept_loss }).map_err(RecoveryError::of)?;
+            let recovered = dir
+                .open(OpenOptions { cluster, accept_loss, ..OpenOptions::default() })
+                .map_err(RecoveryError::of)?;
             let (writers, damage) = rebuild_writers(&recovered, accept_damage)?;
             Ok::<_, RecoveryError>((recovered, writers, damage))
         });
@@ -183,12 +200,21 @@ impl StorageGroup {
         Ok(opened)
     }
 
+    /// What repairs the log from the other nodes, if damage is why a recovery refused and there are others (S10).
+    pub(crate) fn mender(&self, refused: &RecoveryError, identity: &SharedIdentity) -> Option<Mender> {
+        let options = OpenOptions { cluster: self.parts.cluster, ..OpenOptions::default() };
+        Mender::new(Arc::clone(&self.parts.dir), options, refused, identity, &self.parts.log)
+    }
+
     /// Stops every member, consensus first, and waits until they are gone.
     ///
     /// In peace, `drop_queued` is false: what is queued is handled, the mark is synced.
     pub(crate) async fn stop(&mut self, drop_queued: bool) {
         self.parts.slot.set(None);
         self.parts.view.publish_down();
+        if let Some(peers) = &self.parts.peers {
+            peers.links.set_life(0);
+        }
         let Some(Members { consensus, writer, keeper, threads }) = self.members.take() else { return };
         if drop_queued {
             consensus.kill();
@@ -213,20 +239,24 @@ impl StorageGroup {
         let _ = joined.await;
     }
 
-    /// Who the peers are, once that is known.
-    pub(crate) fn set_peers(&mut self, peers: Peers) {
-        self.parts.peers = peers;
+    /// Who the peers are, once that is known, and where they find this node.
+    pub(crate) fn set_peers(&mut self, peers: Peers, here: Option<(String, String)>) {
+        (self.parts.peers, self.parts.here) = (Some(peers), here);
     }
 
     /// Starts the generation that was recovered.
     ///
     /// # Panics
-    /// If none was.
+    /// If none was, or it is not known who the peers are.
     pub(crate) fn run(&mut self) {
         let (recovered, writers) = self.recovered.take().expect("the log was recovered");
         let torn_bytes = recovered.report.torn_bytes;
         let Recovered { meta, writer, keeper, reader, tail, .. } = recovered;
         let parts = &self.parts;
+        let peers = parts.peers.clone().expect("the peers are known");
+        // A snapshot may have changed them.
+        peers.links.follow(&meta.state().membership);
+        let here = parts.here.clone();
         let recovery = Recovery {
             meta: meta.state().clone(),
             mark: meta.mark(),
@@ -271,7 +301,8 @@ impl StorageGroup {
             own_slot: slot.clone(),
             waiters: parts.waiters.clone(),
             uploads: parts.uploads.clone(),
-            peers: parts.peers.clone(),
+            peers,
+            keeper: keeper.clone(),
             reader: reader.clone(),
             view: Arc::clone(&parts.view),
             fatal: parts.fatal.clone(),
@@ -286,6 +317,9 @@ impl StorageGroup {
             move || {
                 let mut core = Core::new(settings, recovery, rng, &log);
                 core.set_available(available);
+                if let Some((peer, client)) = here {
+                    core.set_addresses(peer, client);
+                }
                 Consensus::new(core, meta, consensus_parts)
             },
         );

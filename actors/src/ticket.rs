@@ -53,6 +53,7 @@ impl Ticket {
             Answer::Appended(appended) => ResponseBody::Appended(appended),
             Answer::Uploaded => ResponseBody::Uploaded,
             Answer::End { start, end } => ResponseBody::End { start, end },
+            Answer::Managed(managed) => ResponseBody::Managed(managed),
             Answer::Refused(refusal) => ResponseBody::Refused(refusal),
         };
         Response { id: self.id, body }

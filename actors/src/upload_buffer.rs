@@ -1,6 +1,7 @@
 //! Upload buffer actor: joins appends with their payloads and passes them on to consensus.
 //!
 //! Owns:   the payloads that wait for their append; outlives a restart of the storage group.
+//! Keeps:  a writer's appends go on in their order, also when one of them must be sought at other nodes.
 //! Never:  decides an append's place.
 
 use std::collections::HashMap;
@@ -8,19 +9,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use actix::{Actor, AsyncContext, Handler, Message};
+use actix::fut::wrap_future;
+use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message};
 use bytes::Bytes;
 use loglog_core::append::check_crc;
+use loglog_core::batch::Reference;
 use loglog_core::gate::Want;
+use loglog_core::seek::Seek;
 use loglog_core::upload::{ClientId, UploadLimits};
-use loglog_core::{Answer, Append, UploadBuffer as Buffer};
+use loglog_core::{Answer, Append, Role, UploadBuffer as Buffer};
 use loglog_proto::error::{Code, Refusal};
-use loglog_proto::{LogId, Sequence, WriterId, crc32c, request};
+use loglog_proto::{Length, LogId, Sequence, WriterId, crc32c, peer, request};
+use tokio::sync::oneshot;
 
 use crate::consensus::{Appends, ConsensusSlot, Payloads, Refusals};
 use crate::faults::{Fault, Faults, panic_as_told};
 use crate::guard::Ctx;
+use crate::peer::fetcher::{FetchPayloads, FetcherSlot, SeekUpload};
 use crate::ticket::{Ticket, answer_all};
+use crate::view::LogView;
 
 /// The name of the one upload buffer of a node.
 pub const NAME: &str = "upload-buffer";
@@ -34,6 +41,11 @@ const WRITERS_MAX: usize = 10_000;
 /// Batches that may wait for payloads here.
 const WANTED_MAX: usize = 4096;
 
+/// A writer of whom nothing was uploaded here for so long does not upload: its payloads are fetched at once.
+const UPLOADER_MS: u64 = 1000;
+/// Larger batches are not fetched at once: an upload that is still on its way would be carried twice.
+const FETCHED_AT_ONCE: Length = Length::new(64 << 10);
+
 /// How often expired uploads are looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -41,14 +53,20 @@ const EXPIRY_INTERVAL: Duration = Duration::from_secs(1);
 pub struct UploadBuffer {
     buffer: Buffer,
     consensus: ConsensusSlot,
+    view: Arc<LogView>,
+    fetcher: FetcherSlot,
     faults: Faults,
     bytes: Arc<AtomicUsize>,
     began: Instant,
+    /// Appends whose payloads are sought at other nodes, and what came behind them.
+    seek: Seek<Waiting>,
     /// Batches that wait for payloads, and by payload the batch that waits.
     wanted: HashMap<LogId, Want>,
     /// The last sequence of each writer that went to consensus: what comes after its batch is of no use.
     delivered: HashMap<WriterId, Sequence>,
     wanted_by: HashMap<(WriterId, Sequence), LogId>,
+    /// When something of a writer was uploaded here last.
+    uploaders: HashMap<WriterId, u64>,
 }
 
 /// The gate misses these payloads; those that clients bring go to consensus batch by batch.
@@ -78,23 +96,54 @@ pub struct Upload {
     pub upload: request::Upload,
 }
 
+/// The payload that is asked for, if it was uploaded here; else nothing is answered.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Lend {
+    /// Which.
+    pub seek: peer::Seek,
+    /// Where it goes.
+    pub answer: oneshot::Sender<Bytes>,
+}
+
+/// An append on its way.
+#[derive(Debug)]
+struct Waiting {
+    client: ClientId,
+    ticket: Ticket,
+    request: request::Append,
+}
+
+/// What goes on to consensus.
+#[derive(Default)]
+struct Joined {
+    appends: Vec<(Ticket, Append)>,
+    refused: Vec<(Ticket, Refusal)>,
+}
+
 impl UploadBuffer {
     /// An empty buffer. `bytes` shows others what it holds.
     pub fn new(
         limits: UploadLimits,
         consensus: ConsensusSlot,
+        view: Arc<LogView>,
+        fetcher: FetcherSlot,
         faults: Faults,
         bytes: Arc<AtomicUsize>,
     ) -> Self {
         Self {
             buffer: Buffer::new(limits),
             consensus,
+            view,
+            fetcher,
             faults,
             bytes,
             began: Instant::now(),
+            seek: Seek::default(),
             wanted: HashMap::new(),
             delivered: HashMap::new(),
             wanted_by: HashMap::new(),
+            uploaders: HashMap::new(),
         }
     }
 
@@ -130,6 +179,120 @@ impl UploadBuffer {
                     Refusal::new(Code::NotUploaded, message)
                 })?;
                 Append::new(request, payload, crc)
+            }
+        }
+    }
+
+    /// Joins an append with its payload, or has that sought; true if it is.
+    fn take(&mut self, waiting: Waiting, joined: &mut Joined, may_seek: bool, ctx: &mut Ctx<Self>) -> bool {
+        let Waiting { client, ticket, request } = waiting;
+        match self.join(&request) {
+            Ok(append) => {
+                if request.payload.is_none() {
+                    self.buffer.mark_used((request.writer, request.sequence));
+                }
+                joined.appends.push((ticket, append));
+                false
+            }
+            Err(refusal) if may_seek && is_elsewhere(&refusal) => {
+                match self.seek_payload(Waiting { client, ticket, request }, refusal, ctx) {
+                    None => true,
+                    Some((waiting, refusal)) => {
+                        joined.refused.push((waiting.ticket, refusal));
+                        false
+                    }
+                }
+            }
+            Err(refusal) => {
+                joined.refused.push((ticket, refusal));
+                false
+            }
+        }
+    }
+
+    /// Asks the other nodes for a payload that is not here, or not whole (S31). Gives the append back if nobody is to be asked.
+    fn seek_payload(
+        &mut self,
+        waiting: Waiting,
+        refusal: Refusal,
+        ctx: &mut Ctx<Self>,
+    ) -> Option<(Waiting, Refusal)> {
+        // Who does not lead has nothing to do with the append but to say so.
+        let leads = self.view.consensus().is_some_and(|it| it.role == Role::Leader);
+        let Some(fetcher) = self.fetcher.get().filter(|_| leads && self.seek.has_room()) else {
+            return Some((waiting, refusal));
+        };
+        let request = &waiting.request;
+        let (writer, sequence) = (request.writer, request.sequence);
+        let (found, finding) = oneshot::channel();
+        // A fetcher that is down finds nothing.
+        let _ = fetcher.tell(SeekUpload { seek: peer::Seek { writer, sequence, crc: request.crc }, found });
+        self.seek.begin(writer, waiting);
+        let ended = wrap_future::<_, Self>(finding);
+        ctx.spawn(ended.map(move |found, buffer, ctx| buffer.sought(writer, refusal, found.ok(), ctx)));
+        None
+    }
+
+    /// The search for a payload of this writer's has ended.
+    fn sought(
+        &mut self,
+        writer: WriterId,
+        refusal: Refusal,
+        found: Option<(Bytes, u32)>,
+        ctx: &mut Ctx<Self>,
+    ) {
+        let (mut behind, mut joined, now) = (self.seek.end(writer), Joined::default(), self.now_ms());
+        let Some(Waiting { client, ticket, request }) = behind.pop_front() else { return };
+        let is_found = found.is_some();
+        match found.map(|(payload, crc)| (Append::new(&request, payload.clone(), crc), payload, crc)) {
+            Some((Ok(append), payload, crc)) => {
+                let key = (writer, request.sequence);
+                // Kept for repeats, if there is room.
+                if request.payload.is_none() && self.buffer.upload(client, key, payload, crc, now).is_ok() {
+                    self.buffer.mark_used(key);
+                }
+                joined.appends.push((ticket, append));
+            }
+            _ => joined.refused.push((ticket, refusal)),
+        }
+        while let Some(next) = behind.pop_front() {
+            // Behind one that was refused nothing is sought: it would be out of order.
+            if self.take(next, &mut joined, is_found, ctx) {
+                for waiting in behind.drain(..) {
+                    let _ = self.seek.behind(writer, waiting);
+                }
+            }
+        }
+        self.pass_on(joined);
+        self.show_bytes();
+    }
+
+    /// Whether waiting for clients to upload what a small batch misses would be in vain.
+    fn is_unlikely(&self, want: &Want) -> bool {
+        let now = self.now_ms();
+        let uploads = |writer| self.uploaders.get(writer).is_some_and(|at| now < *at + UPLOADER_MS);
+        let missing = |it: &&Reference| self.buffer.get((it.writer, it.sequence)).is_none();
+        want.log_len() <= FETCHED_AT_ONCE
+            && want.references.iter().filter(missing).any(|it| !uploads(&it.writer))
+    }
+
+    fn pass_on(&self, Joined { appends, refused }: Joined) {
+        match self.consensus.get() {
+            // What is lost in a dying actor's mailbox is answered by its tickets.
+            Some(consensus) => {
+                if !refused.is_empty() {
+                    let _ = consensus.tell(Refusals(refused));
+                }
+                if !appends.is_empty() {
+                    let _ = consensus.tell(Appends(appends));
+                }
+            }
+            None => {
+                let refusal =
+                    Refusal::new(Code::Unavailable, "the log is being recovered: try again shortly");
+                let tickets = appends.into_iter().map(|(ticket, _)| ticket);
+                let tickets = tickets.chain(refused.into_iter().map(|(ticket, _)| ticket));
+                answer_all(tickets.map(|ticket| (ticket, Answer::Refused(refusal.clone()))));
             }
         }
     }
@@ -173,6 +336,11 @@ impl UploadBuffer {
     }
 }
 
+/// Whether another node may have the payload that is missing here.
+const fn is_elsewhere(refusal: &Refusal) -> bool {
+    matches!(refusal.code, Code::Damaged | Code::NotUploaded)
+}
+
 impl Actor for UploadBuffer {
     type Context = Ctx<Self>;
 
@@ -181,6 +349,7 @@ impl Actor for UploadBuffer {
         ctx.run_interval(EXPIRY_INTERVAL, |buffer, _| {
             let now = buffer.now_ms();
             buffer.buffer.expire(now);
+            buffer.uploaders.retain(|_, at| now < *at + UPLOADER_MS);
             buffer.show_bytes();
         });
     }
@@ -189,36 +358,26 @@ impl Actor for UploadBuffer {
 impl Handler<Offer> for UploadBuffer {
     type Result = ();
 
-    fn handle(&mut self, offer: Offer, _ctx: &mut Self::Context) {
-        let (mut joined, mut refused) = (Vec::with_capacity(offer.appends.len()), Vec::new());
+    fn handle(&mut self, offer: Offer, ctx: &mut Self::Context) {
+        let (client, mut joined) = (offer.client, Joined::default());
+        joined.appends.reserve(offer.appends.len());
         for (ticket, request) in offer.appends {
-            match self.join(&request) {
-                Ok(append) => {
-                    if request.payload.is_none() {
-                        self.buffer.mark_used((request.writer, request.sequence));
-                    }
-                    joined.push((ticket, append));
-                }
-                Err(refusal) => refused.push((ticket, refusal)),
+            let writer = request.writer;
+            if let Some(waiting) = self.seek.behind(writer, Waiting { client, ticket, request }) {
+                self.take(waiting, &mut joined, true, ctx);
             }
         }
-        match self.consensus.get() {
-            // What is lost in a dying actor's mailbox is answered by its tickets.
-            Some(consensus) => {
-                if !refused.is_empty() {
-                    let _ = consensus.tell(Refusals(refused));
-                }
-                if !joined.is_empty() {
-                    let _ = consensus.tell(Appends(joined));
-                }
-            }
-            None => {
-                let refusal =
-                    Refusal::new(Code::Unavailable, "the log is being recovered: try again shortly");
-                let tickets = joined.into_iter().map(|(ticket, _)| ticket);
-                let tickets = tickets.chain(refused.into_iter().map(|(ticket, _)| ticket));
-                answer_all(tickets.map(|ticket| (ticket, Answer::Refused(refusal.clone()))));
-            }
+        self.pass_on(joined);
+    }
+}
+
+impl Handler<Lend> for UploadBuffer {
+    type Result = ();
+
+    fn handle(&mut self, Lend { seek, answer }: Lend, _ctx: &mut Self::Context) {
+        let held = self.buffer.get((seek.writer, seek.sequence));
+        if let Some((payload, _)) = held.filter(|(_, crc)| seek.crc.is_none_or(|wanted| wanted == *crc)) {
+            let _ = answer.send(payload);
         }
     }
 }
@@ -228,6 +387,8 @@ impl Handler<Upload> for UploadBuffer {
 
     fn handle(&mut self, message: Upload, _ctx: &mut Self::Context) {
         let key = (message.upload.writer, message.upload.sequence);
+        let now = self.now_ms();
+        self.uploaders.insert(key.0, now);
         if self.delivered.get(&key.0).is_some_and(|last| *last >= key.1) {
             return message.ticket.answer(Answer::Uploaded);
         }
@@ -254,10 +415,21 @@ impl Handler<Wanted> for UploadBuffer {
             self.wanted.clear();
             self.wanted_by.clear();
         }
+        let mut unlikely = Vec::new();
         for want in wants {
             if let Some(want) = self.deliver(want) {
+                if self.is_unlikely(&want) {
+                    unlikely.push(want.clone());
+                }
                 self.wanted.insert(want.log_id, want);
             }
+        }
+        if !unlikely.is_empty()
+            && let Some(fetcher) = self.fetcher.get()
+        {
+            let leader = self.view.consensus().and_then(|it| it.leader);
+            // A fetcher that is down is asked again by consensus.
+            let _ = fetcher.tell(FetchPayloads { wants: unlikely, leader });
         }
         self.show_bytes();
     }

@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use loglog_core::{Committed, ConsensusStatus};
-use loglog_proto::Offset;
+use loglog_proto::{Index, Offset};
 use loglog_storage::LogReader;
 
 /// Shared by the actors of one node.
 #[derive(Debug, Default)]
 pub struct LogView {
     committed: AtomicU64,
+    committed_index: AtomicU64,
     available: AtomicU64,
     generation: AtomicU64,
     torn_bytes: AtomicU64,
@@ -27,6 +28,12 @@ impl LogView {
     #[must_use]
     pub fn committed(&self) -> Offset {
         Offset::new(self.committed.load(Ordering::Acquire))
+    }
+
+    /// The last batch committed, as far as this node knows.
+    #[must_use]
+    pub fn committed_index(&self) -> Index {
+        Index::new(self.committed_index.load(Ordering::Acquire))
     }
 
     /// First byte kept.
@@ -74,6 +81,7 @@ impl LogView {
 
     pub(crate) fn publish_committed(&self, committed: Committed) {
         self.committed.fetch_max(committed.offset.get(), Ordering::AcqRel);
+        self.committed_index.fetch_max(committed.index.get(), Ordering::AcqRel);
     }
 
     pub(crate) fn publish_status(&self, status: ConsensusStatus) {

@@ -24,6 +24,11 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// Over which it came.
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// The error of an answer of another kind than asked for.
     pub(crate) fn unexpected(&self) -> Error {
         self.connection.unexpected()
@@ -43,6 +48,7 @@ impl Client {
             let mut asked = None;
             let attempt = async {
                 let connection = hub.connection(route).await?;
+                hub.refresh(&connection);
                 asked = Some(connection.clone());
                 match timeout(patience, connection.ask(body.clone())).await {
                     Ok(Ok(ResponseBody::Refused(refusal))) => Err(Error::Refused(refusal)),

@@ -18,8 +18,13 @@ pub struct ClientBuilder {
     cluster: Option<ClusterId>,
     connect_timeout: Duration,
     request_timeout: Duration,
+    refresh: Duration,
     append: PipelineOptions,
 }
+
+/// A client that is in use asks its node this often who the members are: often enough that a new one gets uploads while it still
+/// matters, seldom enough to cost nothing.
+const REFRESH: Duration = Duration::from_secs(5);
 
 impl ClientBuilder {
     pub(crate) fn new() -> Self {
@@ -28,6 +33,7 @@ impl ClientBuilder {
             cluster: None,
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
+            refresh: REFRESH,
             append: PipelineOptions::default(),
         }
     }
@@ -69,6 +75,13 @@ impl ClientBuilder {
         self
     }
 
+    /// How often the client asks who the members are.
+    #[cfg(test)]
+    pub(crate) fn refresh(mut self, every: Duration) -> Self {
+        self.refresh = every;
+        self
+    }
+
     /// Connects. Must be called within a tokio runtime, as all of the client.
     ///
     /// # Errors
@@ -88,6 +101,7 @@ impl ClientBuilder {
             cluster: self.cluster,
             connect_timeout: self.connect_timeout,
             request_timeout: self.request_timeout,
+            refresh: self.refresh,
             quiet,
         });
         hub.connection(Route::Any).await?;

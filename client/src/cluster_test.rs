@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
+use loglog_proto::response::MemberAddress;
 use loglog_proto::{Length, NodeId, Offset};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::testing::cluster::FakeCluster;
-use crate::testing::node::numbered;
+use crate::testing::node::{Behaviour, FakeNode, numbered};
 use crate::{Client, Entry, PipelineOptions};
 
 const LONG: Duration = Duration::from_secs(30);
@@ -236,4 +237,72 @@ async fn any_endpoint_leads_to_all() {
     let all = Client::connect(cluster.addresses()).await.unwrap();
     all.append("c").await.unwrap();
     assert_eq!(cluster.log.data().len(), 3);
+}
+
+/// Appends until the lanes are as `wanted`: nothing else makes a client ask who the members are.
+async fn append_until(client: &Client, what: &str, wanted: impl Fn() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !wanted() {
+        assert!(Instant::now() < deadline, "{what} did not come about");
+        client.append("x").await.unwrap();
+    }
+}
+
+/// An append that is held until `node` has its upload.
+async fn upload_to(client: &Client, cluster: &FakeCluster, node: &FakeNode) {
+    let before = node.uploads().len();
+    cluster.nodes[0].set(|behaviour| behaviour.commits = false);
+    let (append, ()) = tokio::join!(client.append("held"), async {
+        until("an upload", || node.uploads().len() > before).await;
+        cluster.nodes[0].commit();
+    });
+    append.unwrap();
+    cluster.nodes[0].set(|behaviour| behaviour.commits = true);
+}
+
+#[tokio::test]
+async fn uploads_follow_the_members() {
+    let cluster = FakeCluster::start().await;
+    let builder = Client::builder().endpoints(cluster.addresses()).refresh(Duration::from_millis(20));
+    let client = builder.connect().await.unwrap();
+    append_all(&client, &cluster, 0..10).await;
+    let id = |node| NodeId::new(node).unwrap();
+
+    // One more.
+    let fourth = FakeNode::of(cluster.log.clone(), id(4), Behaviour::default()).await;
+    append_until(&client, "the fourth lane", || counts(&client, 4).connections == 1).await;
+    upload_to(&client, &cluster, &fourth).await;
+
+    // One less, which does not know yet and goes on to say that it is a member.
+    cluster.log.leave(id(3));
+    let has_lane = |node| client.hub().uploads().counts().iter().any(|(at, _)| *at == id(node));
+    append_until(&client, "the end of the third lane", || !has_lane(3)).await;
+    upload_to(&client, &cluster, &fourth).await;
+    let before = cluster.nodes[2].uploads().len();
+    upload_to(&client, &cluster, &fourth).await;
+    assert_eq!(cluster.nodes[2].uploads().len(), before);
+
+    // The same one elsewhere.
+    let moved = FakeNode::of(cluster.log.clone(), id(4), Behaviour::default()).await;
+    append_until(&client, "the lane to the new place", || moved.accepted() == 1).await;
+    upload_to(&client, &cluster, &moved).await;
+    let before = fourth.uploads().len();
+    upload_to(&client, &cluster, &moved).await;
+    assert_eq!(fourth.uploads().len(), before);
+    append_all(&client, &cluster, 0..100).await;
+}
+
+#[tokio::test]
+async fn a_lone_node_may_get_company() {
+    let cluster = FakeCluster::start().await;
+    let id = |node| NodeId::new(node).unwrap();
+    (2..=3).for_each(|node| cluster.log.leave(id(node)));
+    let builder = Client::builder().endpoints(cluster.nodes[0].address.as_str());
+    let client = builder.refresh(Duration::from_millis(20)).connect().await.unwrap();
+    append_all(&client, &cluster, 0..10).await;
+    assert!(client.hub().uploads().counts().is_empty() && !client.hub().has_choice());
+    cluster.log.join(MemberAddress { node: id(2), address: cluster.nodes[1].address.clone() });
+    append_until(&client, "the lane", || counts(&client, 2).connections == 1).await;
+    upload_to(&client, &cluster, &cluster.nodes[1]).await;
+    assert!(client.hub().has_choice());
 }

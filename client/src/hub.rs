@@ -1,7 +1,7 @@
 //! Hub: finds the node to talk to and keeps the connections.
 //!
-//! Owns:   the connection to the leader and the one for reads (often the same), what is known of the members, the newest end
-//!         heard of, the upload lanes.
+//! Owns:   the connection to the leader and the one for reads (often the same), what is known of the members and when they were
+//!         asked for last, the newest end heard of, the upload lanes.
 //! Keeps:  after the first welcome only nodes of that cluster will do: what a pipeline knows holds for one log only.
 //! Never:  waits between tries: whoever asks does.
 
@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use loglog_proto::response::Welcome;
+use loglog_proto::request::{PROTOCOL_VERSION, RequestBody};
+use loglog_proto::response::{ResponseBody, Welcome};
 use loglog_proto::{ClusterId, Offset};
+use tokio::time::{Instant, timeout};
 
 use crate::connection::Connection;
 use crate::endpoints::Endpoint;
@@ -26,6 +28,8 @@ pub(crate) struct HubOptions {
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) connect_timeout: Duration,
     pub(crate) request_timeout: Duration,
+    /// How often to ask who the members are.
+    pub(crate) refresh: Duration,
     pub(crate) quiet: Duration,
 }
 
@@ -34,6 +38,8 @@ pub(crate) struct HubOptions {
 pub(crate) struct Hub {
     options: HubOptions,
     members: Mutex<Members>,
+    /// When the members were asked for last.
+    refreshed: Mutex<Instant>,
     leader: Slot,
     reader: Slot,
     /// The newest committed end that any answer named.
@@ -63,6 +69,7 @@ impl Hub {
         Arc::new_cyclic(|hub: &Weak<Self>| Self {
             members: Mutex::new(Members::new(options.endpoints.clone(), options.cluster)),
             options,
+            refreshed: Mutex::new(Instant::now()),
             leader: Slot::default(),
             reader: Slot::default(),
             end: AtomicU64::new(0),
@@ -101,6 +108,29 @@ impl Hub {
             members.learnt().to_vec()
         };
         self.uploads.members_are(learnt);
+    }
+
+    /// Something is sent over `connection`: if it is time, asks in the background who the members are now, since no node says so unasked.
+    pub(crate) fn refresh(self: &Arc<Self>, connection: &Connection) {
+        {
+            let mut refreshed = self.refreshed.lock().unwrap_or_else(PoisonError::into_inner);
+            if refreshed.elapsed() < self.options.refresh {
+                return;
+            }
+            *refreshed = Instant::now();
+        }
+        let (hub, connection) = (self.clone(), connection.clone());
+        tokio::spawn(async move {
+            let cluster = hub.members().cluster();
+            let hello = RequestBody::Hello { version: PROTOCOL_VERSION, cluster, credentials: None };
+            // Without an answer nothing is known that was not known before, and the next one will do.
+            if let Ok(Ok(ResponseBody::Welcome(welcome))) =
+                timeout(hub.options.request_timeout, connection.ask(hello)).await
+                && cluster.is_none_or(|cluster| cluster == welcome.cluster)
+            {
+                hub.learn(connection.endpoint(), &welcome);
+            }
+        });
     }
 
     /// Whether there is another node to turn to.

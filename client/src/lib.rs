@@ -43,10 +43,11 @@
 //! - [`Pipeline`] and [`Ticket`]: appends at full speed.
 //! - [`Entries`], [`Follow`], [`Client::tail_start`]: the log as entries.
 //! - [`PackBuilder`], [`Pack`]: events within entries.
+//! - [`Client::members`], [`Client::manage`]: who keeps the log; trimming it, changing its members, moving the lead.
 //! - [`AppendError`] answers *may I retry?* and *could it have taken effect?*; [`Error`] is for all else.
 //!
 //! In a cluster any endpoint will do: appends find the leader, follow it when it changes and carry their payloads to every node at once, and
-//! any node serves reads.
+//! any node serves reads. Members may come and go meanwhile.
 //!
 //! Whatever is lost on the way is sent again under the same writer and sequence, and the log takes each sequence once. The
 //! reasoning stands in the source, at the head of `pipeline/state.rs`; the protocol in `docs/protocol.md`.
@@ -64,6 +65,9 @@ mod connection;
 mod endpoints;
 mod error;
 mod hub;
+mod manage;
+#[cfg(test)]
+mod manage_test;
 mod members;
 pub mod pack;
 mod pipeline;
@@ -83,5 +87,6 @@ pub use pipeline::{AppendOptions, Pipeline, PipelineOptions, Ticket};
 pub use read::{Entries, EntriesOptions, Entry, Follow, ReadOptions};
 
 pub use loglog_proto::error::{Code, Detail, Refusal};
+pub use loglog_proto::manage::{Change, Managed, MemberStatus, NewMember};
 pub use loglog_proto::response::{ActorStatus, Appended, Data, Status, Welcome};
-pub use loglog_proto::{ClusterId, Length, Offset, Sequence, Term, WriterId};
+pub use loglog_proto::{ClusterId, Length, NodeId, Offset, Sequence, Term, WriterId};

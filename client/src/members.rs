@@ -1,7 +1,8 @@
 //! Members: what is known of the cluster's nodes and where they listen.
 //!
 //! Owns:   the endpoints given, the members learnt, who is said to lead, the nodes that reads were passed over at.
-//! Keeps:  what the leader says of the members replaces what was known; what others say, who may lag, only adds to it.
+//! Keeps:  what the leader says of the members replaces what was known. What others say, who may lag, or be members no more, only
+//!         adds to it, and once a leader has spoken only as places to look at.
 //! Never:  opens a connection.
 
 use loglog_proto::response::Welcome;
@@ -22,6 +23,10 @@ pub(crate) struct Members {
     given: Vec<Endpoint>,
     cluster: Option<ClusterId>,
     learnt: Vec<Member>,
+    /// Whether a leader said who is in `learnt`.
+    is_certain: bool,
+    /// Others that were named since a leader said who is a member.
+    rumoured: Vec<Member>,
     /// Who answered at the endpoints that were tried.
     answered: Vec<Member>,
     /// Who leads, as somebody said last.
@@ -32,8 +37,9 @@ pub(crate) struct Members {
 
 impl Members {
     pub(crate) fn new(given: Vec<Endpoint>, cluster: Option<ClusterId>) -> Self {
-        let (learnt, answered, passed) = (Vec::new(), Vec::new(), Vec::new());
-        Self { given, cluster, learnt, answered, leader: None, passed }
+        let (learnt, rumoured, answered) = (Vec::new(), Vec::new(), Vec::new());
+        let (is_certain, leader, passed) = (false, None, Vec::new());
+        Self { given, cluster, learnt, is_certain, rumoured, answered, leader, passed }
     }
 
     /// The cluster that is meant, once that is known.
@@ -43,10 +49,10 @@ impl Members {
 
     /// Whether there is just one address to try.
     pub(crate) fn is_one(&self) -> bool {
-        self.given.len() < 2 && self.learnt.len() < 2
+        self.given.len() < 2 && self.learnt.len() < 2 && self.rumoured.is_empty()
     }
 
-    /// The members learnt from welcomes.
+    /// The members, as far as is known.
     pub(crate) fn learnt(&self) -> &[Member] {
         &self.learnt
     }
@@ -65,11 +71,20 @@ impl Members {
             })
             .collect();
         if leads(welcome) {
-            self.learnt = said;
-        } else {
-            let new =
-                said.into_iter().filter(|member| !self.learnt.iter().any(|known| known.node == member.node));
-            self.learnt.extend(new.collect::<Vec<_>>());
+            (self.learnt, self.is_certain) = (said, true);
+            self.rumoured.clear();
+            return;
+        }
+        for member in said {
+            let is_known = if self.is_certain {
+                self.learnt.contains(&member) || self.rumoured.contains(&member)
+            } else {
+                self.learnt.iter().any(|known| known.node == member.node)
+            };
+            if !is_known {
+                let to = if self.is_certain { &mut self.rumoured } else { &mut self.learnt };
+                to.push(member);
+            }
         }
     }
 
@@ -119,11 +134,12 @@ impl Members {
     }
 
     fn all(&self) -> impl Iterator<Item = Endpoint> {
-        self.given.iter().chain(self.learnt.iter().map(|member| &member.endpoint)).cloned()
+        let named = self.learnt.iter().chain(&self.rumoured).map(|member| &member.endpoint);
+        self.given.iter().chain(named).cloned()
     }
 
     fn node_at(&self, endpoint: &Endpoint) -> Option<NodeId> {
-        let mut known = self.answered.iter().chain(&self.learnt);
+        let mut known = self.answered.iter().chain(&self.learnt).chain(&self.rumoured);
         known.find(|known| known.endpoint == *endpoint).map(|known| known.node)
     }
 }
@@ -147,4 +163,74 @@ fn dedup(endpoints: &mut Vec<Endpoint>) {
         seen.extend(new.then(|| endpoint.clone()));
         new
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use loglog_proto::Offset;
+    use loglog_proto::response::{MemberAddress, WireLimits};
+
+    use super::*;
+
+    fn id(node: u32) -> NodeId {
+        NodeId::new(node).unwrap()
+    }
+
+    fn endpoint(node: u32) -> Endpoint {
+        Endpoint::parse(&format!("h:{node}")).unwrap()
+    }
+
+    /// What `node` says, who takes `leader` for the leader.
+    fn welcome(node: u32, leader: u32, members: &[u32]) -> Welcome {
+        let address = |node: &u32| MemberAddress { node: id(*node), address: format!("h:{node}") };
+        let limits = WireLimits {
+            payload_bytes_max: 1,
+            frame_bytes_max: 1,
+            read_bytes_max: 1,
+            read_wait_ms_max: 1,
+            writer_appends_max: 1,
+            connection_bytes_max: 1,
+        };
+        Welcome {
+            version: 1,
+            cluster: ClusterId::new(1).unwrap(),
+            node: id(node),
+            leader: NodeId::new(leader),
+            members: members.iter().map(address).collect(),
+            limits,
+            start: Offset::ZERO,
+            end: Offset::ZERO,
+        }
+    }
+
+    fn learnt(members: &Members) -> Vec<u32> {
+        members.learnt().iter().map(|member| member.node.get()).collect()
+    }
+
+    #[test]
+    fn the_leader_has_the_last_word_on_who_is_a_member() {
+        let mut members = Members::new(vec![endpoint(3)], None);
+        members.learn(&endpoint(3), &welcome(3, 1, &[1, 3]));
+        members.learn(&endpoint(2), &welcome(2, 1, &[1, 2, 3]));
+        assert_eq!(learnt(&members), [1, 3, 2], "nobody knows better yet");
+        members.learn(&endpoint(1), &welcome(1, 1, &[1, 2, 4]));
+        assert_eq!(learnt(&members), [1, 2, 4]);
+        // The one that was let go has not heard of it.
+        members.learn(&endpoint(3), &welcome(3, 1, &[1, 2, 3]));
+        assert_eq!(learnt(&members), [1, 2, 4]);
+        assert!(members.for_leader().contains(&endpoint(4)));
+    }
+
+    #[test]
+    fn what_others_name_is_a_place_to_look_at_until_the_leader_speaks() {
+        let mut members = Members::new(vec![endpoint(1)], None);
+        members.learn(&endpoint(1), &welcome(1, 1, &[1]));
+        assert!(members.is_one());
+        members.learn(&endpoint(1), &welcome(1, 0, &[1, 5]));
+        assert_eq!(learnt(&members), [1]);
+        assert!(members.for_leader().contains(&endpoint(5)) && !members.is_one());
+        members.learn(&endpoint(5), &welcome(5, 5, &[5]));
+        assert_eq!(learnt(&members), [5]);
+        assert_eq!(members.for_leader(), [endpoint(1), endpoint(5)], "what was given is never forgotten");
+    }
 }

@@ -106,6 +106,16 @@ impl Content {
     }
 }
 
+/// The payload of a control entry, if encoded content is one.
+pub(crate) fn control_payload(content: &Bytes) -> Option<Bytes> {
+    (content.first() == Some(&CONTROL)).then(|| content.slice(1..))
+}
+
+/// Whether bytes are content of ours, and not what raft-rs itself puts into an entry: nothing, or a protobuf.
+pub(crate) fn is_content(bytes: &Bytes) -> bool {
+    matches!(bytes.first(), Some(&(DATA | NOOP | CONTROL)))
+}
+
 /// Log bytes of a batch of these entries.
 #[must_use]
 pub fn data_len(references: &[Reference]) -> Length {

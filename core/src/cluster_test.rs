@@ -1,5 +1,6 @@
-//! Three nodes of the production core, in one thread, from one seed: messages are lost, doubled and reordered, nodes crash
-//! with what was not synced, payloads are missing. The logs must agree, and every acknowledged append be there once.
+//! Nodes of the production core, in one thread, from one seed: messages are lost, doubled and reordered, nodes crash with what was
+//! not synced, payloads are missing, the log is trimmed, members come, go and are wiped. The logs must agree, and every
+//! acknowledged append be there once.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use loglog_proto::entry::{Kind, OVERHEAD};
 use loglog_proto::error::Code;
 use loglog_proto::limits::{WRITER_MEMORY, WRITER_SEQUENCES_MAX};
-use loglog_proto::peer::{PeerMessage, RaftKind, RaftMessage};
+use loglog_proto::peer::{PeerAccepted, PeerMessage, PeerStanding, RaftKind, RaftMessage};
 use loglog_proto::{
     ClusterId, Incarnation, Index, Length, LogId, NodeId, Offset, RaftId, Sequence, Term, WriterId,
 };
@@ -19,14 +20,24 @@ use rand::{Rng, SeedableRng};
 use slog::Logger;
 
 use crate::batch::{Content, Reference};
+use crate::consensus::{Order, Place};
+use crate::effects::Install;
 use crate::gate::Want;
+use crate::membership::MemberChange;
 use crate::{Answer, Append, Consensus, Recovery, Role, Settings, WriteGroup, Writers};
 
 const NODES: u32 = 3;
 const WRITERS: u64 = 3;
 
+/// The incarnation of the nodes that form the cluster; those taken in later count up from here.
+const FIRST: u32 = 7;
+
 fn raft_id(node: u32) -> RaftId {
-    RaftId::new(NodeId::new(node).unwrap(), Incarnation::new(7).unwrap())
+    RaftId::new(NodeId::new(node).unwrap(), Incarnation::new(FIRST).unwrap())
+}
+
+fn member(id: RaftId) -> Member {
+    Member { id, peer_address: format!("p{id}"), client_address: format!("n{id}") }
 }
 
 fn payload(writer: u64, sequence: u64) -> Bytes {
@@ -43,34 +54,38 @@ struct Node {
     unsynced: VecDeque<WriteGroup>,
     committed: Offset,
     wants: Vec<Want>,
+    install: Option<Install>,
     ticks_asleep: u32,
 }
 
 impl Node {
     fn new(node: u32, seed: u64) -> Self {
-        let member = |node| Member {
-            id: raft_id(node),
-            peer_address: String::new(),
-            client_address: format!("n{node}"),
-        };
+        let voters = (1..=NODES).map(|node| member(raft_id(node))).collect();
+        let membership = Membership { index: Index::new(1), voters, learners: Vec::new() };
+        Self::begin(raft_id(node), membership, LogStart::GENESIS, seed)
+    }
+
+    /// A node that waits to be taken in.
+    fn joining(id: RaftId, seed: u64) -> Self {
+        let membership = Membership { index: Index::ZERO, voters: Vec::new(), learners: Vec::new() };
+        Self::begin(id, membership, LogStart::NOTHING, seed)
+    }
+
+    fn begin(id: RaftId, membership: Membership, start: LogStart, seed: u64) -> Self {
         let meta = MetaState {
             cluster: ClusterId::new(5).unwrap(),
-            node: NodeId::new(node).unwrap(),
-            incarnation: Incarnation::new(7).unwrap(),
-            term: Term::new(1),
+            node: id.node(),
+            incarnation: id.incarnation(),
+            term: start.previous_term,
             vote: None,
-            membership: Membership {
-                index: Index::new(1),
-                voters: (1..=NODES).map(member).collect(),
-                learners: Vec::new(),
-            },
-            start: LogStart { offset: Offset::ZERO, index: Index::new(2), previous_term: Term::new(1) },
+            membership,
+            start,
             segment_bytes_max: Length::new(1 << 20),
         };
-        let mark = Mark { index: Index::new(1), offset: Offset::ZERO };
+        let mark = start.mark();
         let consensus = Self::recover(&meta, mark, &[], seed);
         Self {
-            id: raft_id(node),
+            id,
             consensus,
             meta,
             mark,
@@ -78,12 +93,13 @@ impl Node {
             unsynced: VecDeque::new(),
             committed: Offset::ZERO,
             wants: Vec::new(),
+            install: None,
             ticks_asleep: 0,
         }
     }
 
     fn recover(meta: &MetaState, mark: Mark, disk: &[NewBatch], seed: u64) -> Consensus<u64> {
-        let mut writers = Writers::new(WRITER_MEMORY, WRITER_SEQUENCES_MAX, Offset::ZERO);
+        let mut writers = Writers::new(WRITER_MEMORY, WRITER_SEQUENCES_MAX, meta.start.offset);
         let (mut terms, mut tail) = (Vec::<(Index, Term)>::new(), Vec::new());
         for batch in disk {
             if terms.last().is_none_or(|(_, term)| *term < batch.log_id.term) {
@@ -121,6 +137,7 @@ impl Node {
         while rng.random_bool(0.5) && self.write_next() {}
         self.unsynced.clear();
         self.wants.clear();
+        self.install = None;
         self.consensus = Self::recover(&self.meta, self.mark, &self.disk, seed);
         self.ticks_asleep = rng.random_range(0..15);
     }
@@ -132,10 +149,27 @@ impl Node {
             self.disk.retain(|batch| batch.log_id.index < truncation.first_removed);
         }
         for batch in group.batches {
-            assert_eq!(batch.offset, end_of(&self.disk), "contiguous on disk");
+            assert_eq!(batch.offset, self.end(), "contiguous on disk");
             self.disk.push(batch);
         }
         true
+    }
+
+    /// Where what is on its disk ends.
+    fn end(&self) -> Offset {
+        end_of(&self.disk).max(self.meta.start.offset)
+    }
+
+    /// Takes the place of its log by what another holds (S25).
+    fn install(&mut self, install: &Install, disk: Vec<NewBatch>, start: LogStart, seed: u64) {
+        self.meta.start = start;
+        self.meta.membership = install.content.membership.clone();
+        self.mark = Mark { index: install.last.index, offset: install.content.end };
+        self.disk = disk;
+        self.unsynced.clear();
+        self.wants.clear();
+        assert_eq!(self.end(), install.content.end, "s25: a snapshot ends where it says");
+        self.consensus = Self::recover(&self.meta, self.mark, &self.disk, seed);
     }
 }
 
@@ -163,21 +197,42 @@ struct Writer {
     knows: Offset,
 }
 
+/// What happened in a run.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    acknowledged: usize,
+    leaders: usize,
+    fetched: u64,
+    old_read: u64,
+    trims: u64,
+    changes: u64,
+    installs: u64,
+    wiped: u64,
+}
+
 struct Cluster {
     rng: StdRng,
     seed: u64,
     nodes: Vec<Node>,
-    network: Vec<RaftMessage>,
+    /// Messages, and in which life of the sender's they were sent.
+    network: Vec<(u64, RaftMessage)>,
+    /// Nodes that were started again: links to them are accepted anew.
+    restarted: Vec<RaftId>,
+    /// Nodes that were wiped, until their successors vote; the next incarnation; orders given.
+    wiped: Option<RaftId>,
+    incarnation: u32,
+    orders: Vec<u64>,
+    counts: Counts,
     writers: Vec<Writer>,
     /// Which writer asked with this token.
     tokens: HashMap<u64, (usize, u64)>,
     next_token: u64,
     faults: bool,
+    /// Whether members change.
+    moves: bool,
     /// Every committed byte that any node showed, by offset.
     seen: BTreeMap<Offset, (LogId, Vec<(WriterId, Sequence)>)>,
     leaders: HashMap<Term, RaftId>,
-    fetched: u64,
-    old_read: u64,
     now: u64,
 }
 
@@ -191,14 +246,18 @@ impl Cluster {
             seed,
             nodes,
             network: Vec::new(),
+            restarted: Vec::new(),
+            wiped: None,
+            incarnation: FIRST,
+            orders: Vec::new(),
+            counts: Counts::default(),
             writers,
             tokens: HashMap::new(),
             next_token: 1,
             faults: true,
+            moves: false,
             seen: BTreeMap::new(),
             leaders: HashMap::new(),
-            fetched: 0,
-            old_read: 0,
             now: 0,
         }
     }
@@ -211,7 +270,19 @@ impl Cluster {
             node.meta = *meta;
         }
         node.unsynced.extend(effects.groups);
-        self.network.extend(effects.messages);
+        let life = node.consensus.status().accepted.life;
+        self.network.extend(effects.messages.into_iter().map(|message| (life, message)));
+        if let Some(install) = effects.install {
+            node.install.get_or_insert(*install);
+        }
+        self.counts.changes += u64::from(effects.members.is_some());
+        if let Some(standing) = effects.standing {
+            let from = node.id;
+            for other in self.nodes.iter_mut().filter(|other| other.id != from) {
+                other.consensus.stands(from, standing);
+            }
+        }
+        let node = &mut self.nodes[at];
         for want in effects.wants {
             // Most clients have uploaded to every node; some have not.
             if self.faults && self.rng.random_bool(0.3) {
@@ -223,11 +294,26 @@ impl Cluster {
             }
         }
         if let Some(mark) = effects.mark {
-            assert!(mark.offset >= node.mark.offset && mark.offset <= end_of(&node.disk), "s06");
-            node.mark = mark;
+            assert!(mark.offset >= node.mark.offset && mark.offset <= node.end(), "s06");
+            // It rides unsynced: a crash may find an old one.
+            if !self.faults || self.rng.random_bool(0.5) {
+                node.mark = mark;
+            }
+        }
+        if let Some(meta) = effects.trim {
+            let start = meta.start;
+            assert!(start.index <= node.consensus.status().committed.index, "s36: never past our own commit");
+            node.mark = node.mark.max(start.mark());
+            node.meta = *meta;
+            node.disk.retain(|batch| batch.offset >= start.offset);
+            assert!(
+                node.disk.first().is_some_and(|first| first.offset == start.offset),
+                "s36: a batch begins there"
+            );
+            self.counts.trims += 1;
         }
         if let Some(committed) = effects.committed {
-            assert!(committed.offset <= end_of(&node.disk), "s16: committed here is durable here");
+            assert!(committed.offset <= node.end(), "s16: committed here is durable here");
             node.committed = node.committed.max(committed.offset);
             for batch in node.disk.iter().filter(|batch| batch.offset < committed.offset) {
                 let content = batch.entries.iter().map(|it| (it.writer, it.sequence)).collect::<Vec<_>>();
@@ -254,7 +340,7 @@ impl Cluster {
             });
             let contents = contents.collect();
             node.consensus.fetched(fetch.number, contents);
-            self.old_read += 1;
+            self.counts.old_read += 1;
         }
         let answers = effects.answers;
         for (token, answer) in answers {
@@ -263,6 +349,10 @@ impl Cluster {
     }
 
     fn answered(&mut self, token: u64, answer: Answer) {
+        if let Some(at) = self.orders.iter().position(|order| *order == token) {
+            self.orders.swap_remove(at);
+            return;
+        }
         let (writer, sequence) = self.tokens.remove(&token).expect("one answer each");
         let writer = &mut self.writers[writer];
         let is_current = writer.outstanding == Some(token);
@@ -283,7 +373,7 @@ impl Cluster {
             Answer::Refused(refusal) if refusal.code == Code::OutOfOrder => {
                 panic!("seed {}: {refusal}: the writer goes one at a time", self.seed)
             }
-            Answer::Refused(_) | Answer::Uploaded | Answer::End { .. } => {}
+            Answer::Refused(_) | Answer::Uploaded | Answer::End { .. } | Answer::Managed(_) => {}
         }
     }
 
@@ -321,21 +411,21 @@ impl Cluster {
             return;
         }
         let at = if self.faults { self.rng.random_range(0..self.network.len().min(8)) } else { 0 };
-        let message = self.network.remove(at);
+        let (life, message) = self.network.remove(at);
         if self.faults && self.rng.random_bool(0.1) {
             return;
         }
         if self.faults && self.rng.random_bool(0.05) {
-            self.network.push(message.clone());
+            self.network.push((life, message.clone()));
         }
         // Through the wire's own bytes.
         let mut out = bytes::BytesMut::new();
         PeerMessage::Raft(Box::new(message)).encode(&mut out);
         let frame = loglog_proto::frame::split(&mut out, 1 << 26).unwrap().unwrap();
         let PeerMessage::Raft(message) = PeerMessage::decode(&frame).unwrap() else { panic!() };
-        let to = usize::try_from(message.to.node().get() - 1).unwrap();
-        if self.nodes[to].ticks_asleep == 0 {
-            self.nodes[to].consensus.step(*message).unwrap();
+        let to = self.nodes.iter().position(|node| node.id == message.to);
+        if let Some(to) = to.filter(|to| self.nodes[*to].ticks_asleep == 0) {
+            self.nodes[to].consensus.step(life, *message).unwrap();
             self.turn(to);
         }
     }
@@ -349,7 +439,7 @@ impl Cluster {
                 assert_eq!(batch.offset, want.offset, "seed {}: Log Matching", self.seed);
                 let payloads = batch.entries.iter().map(|entry| entry.payload.clone()).collect();
                 self.nodes[at].consensus.payloads(&want, payloads).unwrap();
-                self.fetched += 1;
+                self.counts.fetched += 1;
                 self.turn(at);
             }
             None => self.nodes[at].wants.push(want),
@@ -363,6 +453,180 @@ impl Cluster {
             self.nodes[at].consensus.synced(number);
             self.turn(at);
         }
+    }
+
+    /// Links to a node that was started again are accepted: each other node learns what it holds (S23).
+    fn reconnect(&mut self) {
+        let Some(peer) = self.restarted.pop() else { return };
+        let Some(accepted) =
+            self.nodes.iter().find(|it| it.id == peer).map(|it| it.consensus.status().accepted)
+        else {
+            return;
+        };
+        for node in self.nodes.iter_mut().filter(|node| node.id != peer) {
+            node.consensus.accepted(peer, accepted);
+        }
+    }
+
+    /// A snapshot is copied from whoever holds its last batch, or it fails.
+    fn install(&mut self, at: usize) {
+        let Some(install) = self.nodes[at].install.take() else { return };
+        let holds = |node: &&Node| {
+            node.id != self.nodes[at].id && node.disk.iter().any(|batch| batch.log_id == install.last)
+        };
+        let holder = self.nodes.iter().find(holds);
+        let is_late = self.nodes[at].mark.index >= install.last.index;
+        let Some(holder) = holder.filter(|_| !(is_late || self.faults && self.rng.random_bool(0.2))) else {
+            self.nodes[at].consensus.install_failed();
+            return self.turn(at);
+        };
+        let start = holder.meta.start;
+        let disk = holder.disk.iter().filter(|batch| batch.log_id.index <= install.last.index);
+        let (disk, seed) = (disk.cloned().collect(), self.rng.random());
+        self.nodes[at].install(&install, disk, start, seed);
+        self.restarted.push(self.nodes[at].id);
+        self.counts.installs += 1;
+        for writer in &mut self.writers {
+            writer.outstanding = None;
+        }
+        self.turn(at);
+    }
+
+    /// For a look at what went wrong.
+    fn tell(&self) {
+        for node in &self.nodes {
+            let status = node.consensus.status();
+            let members = &node.meta.membership;
+            let ids = |members: &[Member]| members.iter().map(|it| it.id.to_string()).collect::<Vec<_>>();
+            println!(
+                "{}: {:?} term {} committed {:?} start {:?} mark {:?} end {} members at {} {:?} {:?}, unsynced {}, wants {}, install {:?}, leader {:?}",
+                node.id,
+                status.role,
+                status.term,
+                status.committed,
+                node.meta.start,
+                node.mark,
+                node.end(),
+                members.index,
+                ids(&members.voters),
+                ids(&members.learners),
+                node.unsynced.len(),
+                node.wants.len(),
+                node.install,
+                status.leader
+            );
+        }
+    }
+
+    fn leader(&self) -> Option<usize> {
+        self.nodes.iter().position(|node| node.consensus.status().role == Role::Leader)
+    }
+
+    fn order(&mut self, at: usize, order: Order) {
+        let token = self.next_token;
+        self.next_token += 1;
+        self.orders.push(token);
+        self.nodes[at].consensus.manage(token, order, false);
+        self.turn(at);
+    }
+
+    /// The leader is told to trim, where no writer would be forgotten by it.
+    fn trim(&mut self) {
+        let Some(at) = self.leader() else { return };
+        let last = |writer: &Writer| writer.acknowledged.last().copied().unwrap_or(Offset::ZERO);
+        let limit = self.writers.iter().map(last).min().unwrap_or(Offset::ZERO).min(self.nodes[at].committed);
+        let node = &self.nodes[at];
+        let batches: Vec<_> = node.disk.iter().filter(|batch| batch.offset < limit).collect();
+        if batches.len() < 2 {
+            return;
+        }
+        let which = self.rng.random_range(1..batches.len());
+        let (before, first) = (batches[which - 1], batches[which]);
+        let to =
+            LogStart { offset: first.offset, index: first.log_id.index, previous_term: before.log_id.term };
+        self.order(at, Order::Trim { asked: to.offset, to });
+    }
+
+    /// Members come and go; one of three may be wiped and come back as another.
+    fn change_members(&mut self) {
+        let Some(at) = self.leader() else { return };
+        let membership = self.nodes[at].meta.membership.clone();
+        let voters: Vec<RaftId> = membership.voters.iter().map(|it| it.id).collect();
+        let learners: Vec<RaftId> = membership.learners.iter().map(|it| it.id).collect();
+        if self.wiped.is_some_and(|wiped| !voters.contains(&wiped)) && learners.is_empty() {
+            self.wiped = None;
+        }
+        let fresh = |cluster: &mut Self, node: NodeId| {
+            cluster.incarnation += 1;
+            let id = RaftId::new(node, Incarnation::new(cluster.incarnation).unwrap());
+            let seed = cluster.rng.random();
+            cluster.nodes.push(Node::joining(id, seed));
+            member(id)
+        };
+        let change = match self.rng.random_range(0..4) {
+            0 if voters.len() + learners.len() < 5 => {
+                let node =
+                    (1..=9).filter_map(NodeId::new).find(|it| !self.nodes.iter().any(|n| n.id.node() == *it));
+                let Some(node) = node else { return };
+                MemberChange::Add(fresh(self, node))
+            }
+            1 if !learners.is_empty() => {
+                MemberChange::Promote(learners[self.rng.random_range(0..learners.len())].node())
+            }
+            2 if voters.len() > 2 && self.wiped.is_none() => {
+                MemberChange::Remove(voters[self.rng.random_range(0..voters.len())].node())
+            }
+            3 if voters.len() > 2
+                && self.wiped.is_none()
+                && learners.is_empty()
+                && !self.is_change_open(membership.index) =>
+            {
+                let gone = voters[self.rng.random_range(0..voters.len())];
+                if gone == self.nodes[at].id {
+                    return;
+                }
+                self.nodes.retain(|node| node.id != gone);
+                self.wiped = Some(gone);
+                self.counts.wiped += 1;
+                for writer in &mut self.writers {
+                    writer.outstanding = None;
+                }
+                return;
+            }
+            _ => match self.wiped.filter(|wiped| voters.contains(wiped)) {
+                Some(gone) => match self.nodes.iter().find(|node| node.id.node() == gone.node()) {
+                    Some(successor) => MemberChange::Replace(member(successor.id)),
+                    None => MemberChange::Replace(fresh(self, gone.node())),
+                },
+                None => return,
+            },
+        };
+        let Some(at) = self.leader() else { return };
+        self.order(at, Order::Members(change));
+    }
+
+    /// Whether any log holds a change of members that may yet come: then nobody is to be wiped.
+    fn is_change_open(&self, applied: Index) -> bool {
+        let queued =
+            |node: &Node| node.unsynced.iter().flat_map(|group| &group.batches).cloned().collect::<Vec<_>>();
+        let logs = self.nodes.iter().flat_map(|node| node.disk.iter().cloned().chain(queued(node)));
+        logs.filter(|batch| batch.log_id.index > applied).any(|batch| {
+            batch.entries[0].kind == Kind::Control && batch.entries[0].payload.first() == Some(&2)
+        })
+    }
+
+    /// Nodes that are no members any more are switched off, once that is committed.
+    fn switch_off(&mut self) {
+        let Some(at) = self.leader() else { return };
+        let membership = self.nodes[at].meta.membership.clone();
+        let index = self.nodes[at].consensus.status().committed.index;
+        let is_gone = |node: &Node| {
+            let is_member = membership.voters.iter().chain(&membership.learners).any(|it| it.id == node.id);
+            let was_member = node.meta.membership.index > Index::ZERO;
+            !is_member && was_member && membership.index <= index
+        };
+        // Only what a node learnt itself is sure: a leader of old may think otherwise.
+        self.nodes.retain(|node| !(is_gone(node) && node.consensus.status().place == Place::Gone));
     }
 
     fn tick(&mut self, at: usize) {
@@ -385,12 +649,21 @@ impl Cluster {
             }
             20..75 => self.deliver(),
             75..92 if self.nodes[at].ticks_asleep == 0 => self.sync(at),
-            92..99 if self.nodes[at].ticks_asleep == 0 => self.fetch(at),
+            92..98 if self.nodes[at].ticks_asleep == 0 => self.fetch(at),
+            98 => match self.rng.random_range(0..6) {
+                0 => self.reconnect(),
+                1 if self.nodes[at].ticks_asleep == 0 => self.install(at),
+                2 => self.trim(),
+                3 | 4 if self.moves => self.change_members(),
+                5 => self.switch_off(),
+                _ => {}
+            },
             99 if self.faults && self.rng.random_bool(0.3) => {
                 let seed = self.rng.random();
                 let mut rng = StdRng::seed_from_u64(seed);
                 // Clients of a node that died learn nothing from it.
                 self.nodes[at].crash(&mut rng, seed);
+                self.restarted.push(self.nodes[at].id);
                 for writer in &mut self.writers {
                     writer.outstanding = None;
                 }
@@ -400,9 +673,10 @@ impl Cluster {
     }
 }
 
-fn run(seed: u64) -> (usize, usize, u64, u64) {
+fn run(seed: u64, moves: bool) -> Counts {
     let mut cluster = Cluster::new(seed);
-    for _ in 0..6000 {
+    cluster.moves = moves;
+    for _ in 0..if moves { 20_000 } else { 6000 } {
         cluster.step();
     }
     // Heal: everybody is up, nothing is lost; all must converge.
@@ -418,7 +692,9 @@ fn run(seed: u64) -> (usize, usize, u64, u64) {
             }
             cluster.sync(at);
             cluster.fetch(at);
+            cluster.install(at);
         }
+        cluster.reconnect();
         for _ in 0..6 {
             cluster.deliver();
         }
@@ -432,10 +708,16 @@ fn run(seed: u64) -> (usize, usize, u64, u64) {
             }
         }
     }
+    // Shown only where the test fails.
+    cluster.tell();
     let after: usize = cluster.writers.iter().map(|writer| writer.acknowledged.len()).sum();
     assert!(after > before + 30, "seed {seed}: healed, it makes progress: {before} to {after}");
-    let ends: Vec<Offset> = cluster.nodes.iter().map(|node| node.committed).collect();
-    assert!(ends.iter().all(|end| *end == ends[0]), "seed {seed}: all converge: {ends:?}");
+    let leader = cluster.leader().expect("somebody leads");
+    let membership = cluster.nodes[leader].meta.membership.clone();
+    let is_member = |id: RaftId| membership.voters.iter().chain(&membership.learners).any(|it| it.id == id);
+    let members = cluster.nodes.iter().filter(|node| is_member(node.id));
+    let ends: Vec<_> = members.map(|node| (node.id.node().get(), node.committed)).collect();
+    assert!(ends.iter().all(|(_, end)| *end == ends[0].1), "seed {seed}: all converge: {ends:?}");
     let mut places = HashMap::new();
     for (offset, (_, content)) in &cluster.seen {
         let mut at = *offset;
@@ -451,7 +733,7 @@ fn run(seed: u64) -> (usize, usize, u64, u64) {
             assert_eq!(places.get(&(writer, sequence)), Some(offset), "seed {seed}: acknowledged, and there");
         }
     }
-    (after, cluster.leaders.len(), cluster.fetched, cluster.old_read)
+    Counts { acknowledged: after, leaders: cluster.leaders.len(), ..cluster.counts }
 }
 
 #[test]
@@ -472,19 +754,103 @@ fn s23_a_heartbeat_commits_nothing_beyond_our_end() {
         context: Bytes::new(),
         entries: Vec::new(),
     };
-    cluster.nodes[1].consensus.step(heartbeat.clone()).unwrap();
+    cluster.nodes[1].consensus.step(1, heartbeat.clone()).unwrap();
     cluster.turn(1);
     let status = cluster.nodes[1].consensus.status();
     assert_eq!(
         (status.term, status.leader, status.committed.index),
         (Term::new(5), Some(raft_id(1)), Index::new(1))
     );
-    // And what no member says, or not to us, is not heard at all.
-    for stranger in
-        [RaftMessage { from: raft_id(9), ..heartbeat.clone() }, RaftMessage { to: raft_id(3), ..heartbeat }]
-    {
-        assert!(cluster.nodes[1].consensus.step(stranger).is_err());
+    // And what is not said to us is not heard at all.
+    assert!(cluster.nodes[1].consensus.step(1, RaftMessage { to: raft_id(3), ..heartbeat }).is_err());
+}
+
+/// A cluster without faults in which all nodes hold all that the leader has committed, and which of them leads.
+fn settled() -> (Cluster, usize) {
+    let mut cluster = Cluster::new(7);
+    cluster.faults = false;
+    for _ in 0..10_000 {
+        cluster.step();
+        let Some(at) = cluster.leader() else { continue };
+        let end = cluster.nodes[at].committed;
+        if end > Offset::new(1000)
+            && cluster.network.is_empty()
+            && cluster.nodes.iter().all(|it| it.end() == end)
+        {
+            return (cluster, at);
+        }
     }
+    panic!("it does not settle");
+}
+
+/// How far the leader believes each other node to be.
+fn matched(cluster: &mut Cluster, at: usize) -> HashMap<u32, u64> {
+    cluster.nodes[at].consensus.manage(0, Order::List, false);
+    let answers = cluster.nodes[at].consensus.turn(1).answers;
+    let Some((0, Answer::Managed(managed))) = answers.last() else { panic!("{answers:?}") };
+    managed.members.iter().map(|it| (it.node, it.matched.unwrap())).collect()
+}
+
+#[test]
+fn s23_a_leader_believes_a_peer_that_holds_less() {
+    let (mut cluster, at) = settled();
+    let leader = cluster.nodes[at].id;
+    let peer = cluster.nodes.iter().map(|it| it.id).find(|id| *id != leader).unwrap();
+    let all = matched(&mut cluster, at)[&peer.node().get()];
+    let status = cluster.nodes[at].consensus.status();
+    let last = LogId { term: status.term, index: Index::new(3) };
+    cluster.nodes[at].consensus.accepted(peer, PeerAccepted { life: 99, last });
+    assert_eq!(matched(&mut cluster, at)[&peer.node().get()], 3);
+    // What it acknowledged in an earlier life is heard no more, what it acknowledges in this one is.
+    let acknowledged = RaftMessage {
+        kind: RaftKind::AppendResponse,
+        from: peer,
+        to: leader,
+        term: status.term,
+        log_term: Term::ZERO,
+        index: Index::new(all),
+        commit: Index::ZERO,
+        commit_term: Term::ZERO,
+        reject: false,
+        reject_hint: Index::ZERO,
+        context: Bytes::new(),
+        entries: Vec::new(),
+    };
+    cluster.nodes[at].consensus.step(98, acknowledged.clone()).unwrap();
+    assert_eq!(matched(&mut cluster, at)[&peer.node().get()], 3);
+    cluster.nodes[at].consensus.step(99, acknowledged).unwrap();
+    assert_eq!(matched(&mut cluster, at)[&peer.node().get()], all);
+}
+
+#[test]
+fn s37_no_room_on_a_quorum_refuses_appends() {
+    let (mut cluster, at) = settled();
+    let others: Vec<RaftId> = (0..3).filter(|it| *it != at).map(|it| cluster.nodes[it].id).collect();
+    let full = |cluster: &mut Cluster, peer: RaftId, free: u64| {
+        let start = (Offset::ZERO, Index::new(2), Term::new(1));
+        cluster.nodes[at].consensus.stands(peer, PeerStanding { free, start, is_copying: false });
+    };
+    let append = |cluster: &mut Cluster, sequence: u64| {
+        let payload = Bytes::from_static(b"x");
+        let append = Append {
+            writer: WriterId::new(77),
+            previous: (sequence > 1).then(|| Sequence::new(sequence - 1)),
+            sequence: Sequence::new(sequence),
+            known_end: Some(cluster.nodes[at].committed),
+            expect_end: None,
+            payload_crc: loglog_proto::crc32c(&payload),
+            payload,
+        };
+        cluster.nodes[at].consensus.append(0, append);
+        let effects = cluster.nodes[at].consensus.turn(1);
+        effects.answers.iter().any(|(_, it)| matches!(it, Answer::Refused(it) if it.code == Code::DiskFull))
+    };
+    full(&mut cluster, others[0], 1000);
+    assert!(!append(&mut cluster, 1), "two of three have room");
+    full(&mut cluster, others[1], 1000);
+    assert!(append(&mut cluster, 2), "one of three has");
+    full(&mut cluster, others[0], u64::MAX);
+    assert!(!append(&mut cluster, 2));
 }
 
 #[test]
@@ -512,21 +878,31 @@ fn s26_a_leader_hands_over_to_a_voter_that_has_the_log() {
     panic!("{first:?} leads for ever");
 }
 
+fn sum(runs: impl Iterator<Item = Counts>) -> Counts {
+    runs.fold(Counts::default(), |sum, it| Counts {
+        acknowledged: sum.acknowledged + it.acknowledged,
+        leaders: sum.leaders + it.leaders,
+        fetched: sum.fetched + it.fetched,
+        old_read: sum.old_read + it.old_read,
+        trims: sum.trims + it.trims,
+        changes: sum.changes + it.changes,
+        installs: sum.installs + it.installs,
+        wiped: sum.wiped + it.wiped,
+    })
+}
+
 #[test]
 fn s32_three_nodes_agree_through_loss_reordering_crashes_and_missing_payloads() {
-    let (mut acknowledged, mut leaders, mut fetched, mut old_read) = (0, 0, 0, 0);
-    for seed in 0..100 {
-        let (a, l, f, o) = run(seed);
-        acknowledged += a;
-        leaders += l;
-        fetched += f;
-        old_read += o;
-    }
-    println!(
-        "100 seeds: {acknowledged} acknowledged, {leaders} terms with a leader, {fetched} batches' payloads fetched, {old_read} reads of old batches"
-    );
-    assert!(
-        acknowledged > 4000 && leaders > 80 && fetched > 100 && old_read > 20,
-        "{acknowledged} {leaders} {fetched} {old_read}"
-    );
+    let all = sum((0..100).map(|seed| run(seed, false)));
+    println!("all seeds: {all:?}");
+    let Counts { acknowledged, leaders, fetched, old_read, trims, .. } = all;
+    assert!(acknowledged > 4000 && leaders > 80 && fetched > 100 && old_read > 20 && trims > 20, "{all:?}");
+}
+
+#[test]
+fn s26_members_come_go_and_are_wiped_and_nothing_is_lost() {
+    let all = sum((0..60).map(|seed| run(seed, true)));
+    println!("all seeds: {all:?}");
+    let Counts { acknowledged, changes, installs, wiped, trims, .. } = all;
+    assert!(acknowledged > 4000 && changes > 60 && installs > 20 && wiped > 5 && trims > 20, "{all:?}");
 }

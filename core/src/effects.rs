@@ -3,11 +3,13 @@
 //! Never:  does any of it.
 
 use loglog_proto::error::Refusal;
-use loglog_proto::peer::RaftMessage;
+use loglog_proto::manage::Managed;
+use loglog_proto::peer::{PeerStanding, RaftMessage};
 use loglog_proto::response::Appended;
-use loglog_proto::{Index, Offset};
-use loglog_storage::{Mark, MetaState};
+use loglog_proto::{Index, LogId, Offset};
+use loglog_storage::{Mark, Membership, MetaState};
 
+use crate::control::SnapshotContent;
 use crate::gate::Want;
 use crate::write_queue::WriteGroup;
 
@@ -18,8 +20,12 @@ pub struct Effects<T> {
     pub save: Option<Box<MetaState>>,
     /// For the segment writer, in order.
     pub groups: Vec<WriteGroup>,
+    /// Who keeps the log from now on: links follow before the messages go.
+    pub members: Option<Box<Membership>>,
     /// For peers, in order; may go before the groups are written (S14, S15).
     pub messages: Vec<RaftMessage>,
+    /// How this node stands, for every other member.
+    pub standing: Option<PeerStanding>,
     /// Batches whose payloads are wanted, each named once.
     pub wants: Vec<Want>,
     /// Old batches to be read for a far-behind peer (S17).
@@ -28,6 +34,10 @@ pub struct Effects<T> {
     pub committed: Option<Committed>,
     /// The new mark, to be saved when convenient.
     pub mark: Option<Mark>,
+    /// The log begins later now: to be saved behind the mark and synced with it, before anything is unlinked (S36).
+    pub trim: Option<Box<MetaState>>,
+    /// Our log is to be replaced by another's, of which nothing is left that would join ours (S25).
+    pub install: Option<Box<Install>>,
     /// What clients wait for.
     pub answers: Vec<(T, Answer)>,
 }
@@ -41,6 +51,15 @@ pub struct Fetch {
     pub first: Index,
     /// The last that may be sent.
     pub last: Index,
+}
+
+/// A snapshot to be copied and installed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Install {
+    /// Its last batch: whoever holds that has the bytes.
+    pub last: LogId,
+    /// Where it begins and ends, and who kept the log then.
+    pub content: SnapshotContent,
 }
 
 /// How far the log is committed.
@@ -66,6 +85,8 @@ pub enum Answer {
         /// Next byte to be committed.
         end: Offset,
     },
+    /// What a change to the log's start, members or leader came to.
+    Managed(Box<Managed>),
     /// Not done.
     Refused(Refusal),
 }
@@ -75,11 +96,15 @@ impl<T> Default for Effects<T> {
         Self {
             save: None,
             groups: Vec::new(),
+            members: None,
             messages: Vec::new(),
+            standing: None,
             wants: Vec::new(),
             fetches: Vec::new(),
             committed: None,
             mark: None,
+            trim: None,
+            install: None,
             answers: Vec::new(),
         }
     }

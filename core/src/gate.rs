@@ -13,7 +13,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use loglog_proto::peer::RaftMessage;
-use loglog_proto::{Length, LogId, Offset, Term};
+use loglog_proto::{Index, Length, LogId, Offset, Term};
 use loglog_storage::NewEntry;
 
 use crate::batch::{Content, Reference};
@@ -26,9 +26,9 @@ const WANTED_MAX: usize = 64;
 /// What the gate needs to know of the log.
 pub(crate) trait Held {
     /// The term of the batch at that index, where there is one.
-    fn term_of(&self, index: loglog_proto::Index) -> Option<Term>;
+    fn term_of(&self, index: Index) -> Option<Term>;
     /// Where it ends, where that is known.
-    fn end_of(&self, index: loglog_proto::Index) -> Option<Offset>;
+    fn end_of(&self, index: Index) -> Option<Offset>;
 }
 
 /// Payloads that are missing for a batch.
@@ -40,6 +40,8 @@ pub struct Want {
     pub offset: Offset,
     /// Its entries.
     pub references: Vec<Reference>,
+    /// Whether it was committed before its leader sent it: a node that catches up is the only one to wait for it.
+    pub is_old: bool,
 }
 
 impl Want {
@@ -109,6 +111,11 @@ impl Gate {
         *self = Self { term, ..Self::default() };
     }
 
+    /// Whether payloads are wanted for a batch before this index.
+    pub(crate) fn waits_below(&self, index: Index) -> bool {
+        self.wanted.keys().any(|log_id| log_id.index < index)
+    }
+
     /// Looks at the head of the queue. While it waits, what is missing for those behind it is wanted too: all of it comes in the
     /// time that one would take.
     pub(crate) fn pass(&mut self, log: &impl Held) -> Pass {
@@ -162,7 +169,8 @@ impl Gate {
             if let Some(offset) = begin
                 && !self.wanted.contains_key(&entry.log_id)
             {
-                let want = Want { log_id: entry.log_id, offset, references };
+                let is_old = entry.log_id.index <= message.commit;
+                let want = Want { log_id: entry.log_id, offset, references, is_old };
                 self.wanted.insert(entry.log_id, want.clone());
                 newly.push(want);
             }
@@ -209,7 +217,7 @@ mod tests {
     use bytes::Bytes;
     use loglog_proto::entry::{Kind, OVERHEAD};
     use loglog_proto::peer::{RaftEntry, RaftKind};
-    use loglog_proto::{Incarnation, Index, NodeId, RaftId, Sequence, WriterId};
+    use loglog_proto::{Incarnation, NodeId, RaftId, Sequence, WriterId};
 
     use super::*;
 
@@ -268,6 +276,7 @@ mod tests {
         let Pass::Wait(wants) = gate.pass(&log) else { panic!() };
         let places: Vec<_> = wants.iter().map(|want| (want.log_id.index.get(), want.offset.get())).collect();
         assert_eq!(places, [(6, 500), (7, 500 + 10 + OVERHEAD as u64)]);
+        assert!(wants.iter().all(|want| !want.is_old), "its leader waits for it");
         assert!(matches!(gate.pass(&log), Pass::Wait(wants) if wants.is_empty()), "asked for once");
         gate.arrive(log_id(2, 7), entries());
         assert!(matches!(gate.pass(&log), Pass::Wait(_)));
@@ -299,6 +308,16 @@ mod tests {
         assert!(matches!(gate.pass(&log), Pass::Wait(_)), "first in, first out");
         gate.arrive(log_id(2, 6), entries());
         assert!(matches!(gate.pass(&log), Pass::Step(message) if message.entries.len() == 1));
+    }
+
+    #[test]
+    fn what_was_committed_before_it_was_sent_is_old() {
+        let (mut gate, log) = (Gate::default(), Log(5));
+        let mut message = append(2, 1, 5, &[6, 7]);
+        message.commit = Index::new(6);
+        assert!(gate.push(message));
+        let Pass::Wait(wants) = gate.pass(&log) else { panic!() };
+        assert_eq!(wants.iter().map(|want| want.is_old).collect::<Vec<_>>(), [true, false]);
     }
 
     #[test]

@@ -9,12 +9,14 @@ use std::io::{Read as _, Seek, SeekFrom};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use loglog_proto::Offset;
+use loglog_proto::error::Refusal;
 use loglog_proto::header::HEADER;
+use loglog_proto::manage::{Change, Manage, Managed, NewMember};
 use loglog_proto::request::{Read, RequestBody};
 use loglog_proto::response::{ResponseBody, Status};
+use loglog_proto::{Length, NodeId, Offset};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -37,6 +39,7 @@ pub struct Cluster {
     program: PathBuf,
     dir: Option<TempDir>,
     nodes: BTreeMap<u32, Node>,
+    segment_bytes_max: String,
 }
 
 #[derive(Debug)]
@@ -87,24 +90,98 @@ impl Cluster {
     #[must_use]
     pub fn laid_out(layout: Layout) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
+        let members: Vec<_> = layout.places.keys().map(|id| (*id, layout.members_for(*id))).collect();
+        let nodes = layout.places.into_iter().map(|(id, place)| (id, Node { place, child: None, life: 0 }));
+        let segment_bytes_max = layout.segment_bytes_max;
+        let cluster =
+            Self { program: layout.program, dir: Some(dir), nodes: nodes.collect(), segment_bytes_max };
+        for (id, members) in members {
+            cluster.configure(id, &format!("cluster.nodes = [\n{members}]"));
+        }
+        cluster
+    }
+
+    /// A node that is alone, running; others can be taken in.
+    ///
+    /// # Panics
+    /// If it does not serve.
+    #[must_use]
+    pub fn alone(program: impl Into<PathBuf>) -> Self {
+        let mut cluster = Self::laid_out(Layout::new(program, 1));
+        cluster.configure(1, "");
+        cluster.launch(1);
+        cluster.all_serve();
+        cluster
+    }
+
+    /// Starts another node, in an empty directory, that waits to be taken in. One of this id that is down is started anew.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn join(&mut self, id: u32) {
+        self.nodes.entry(id).or_insert_with(|| Node { place: Place::here(), child: None, life: 0 });
+        self.configure(id, "cluster.join = true");
+        self.launch(id);
+        self.serves(id);
+    }
+
+    /// A node that is down, or is to be ended now, counts no more.
+    pub fn forget(&mut self, id: u32) {
+        if let Some(mut child) = self.nodes.remove(&id).and_then(|node| node.child) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Asks the leader for a change, again and again as long as it is told to try later.
+    ///
+    /// # Errors
+    /// The refusal that stands.
+    ///
+    /// # Panics
+    /// If nothing stands within a deadline.
+    pub fn manage(&self, what: &Change) -> Result<Managed, Refusal> {
+        let ask = || {
+            let (leader, _) = self.leader();
+            let mut client = RawClient::open(self.client(leader), DEADLINE).ok()?;
+            let manage = Manage { what: what.clone(), dry_run: false };
+            match client.try_ask(RequestBody::Manage(Box::new(manage))).ok()? {
+                ResponseBody::Managed(managed) => Some(Ok(*managed)),
+                ResponseBody::Refused(refusal) if refusal.code.is_retryable() => None,
+                ResponseBody::Refused(refusal) => Some(Err(refusal)),
+                other => panic!("{what:?}: {other:?}"),
+            }
+        };
+        within(&format!("{what:?}"), DEADLINE * 2, ask).0
+    }
+
+    /// Takes in a node that waits for it, and gives it a vote when it has caught up; returns how long that took.
+    ///
+    /// # Panics
+    /// If that is refused.
+    pub fn take_in(&self, id: u32) -> Duration {
+        let began = Instant::now();
+        let node = NodeId::new(id).expect("a node id");
+        let (peer, client) = (Some(self.peer(id).to_owned()), Some(self.client(id).to_owned()));
+        self.manage(&Change::Add(NewMember { node, peer, client })).expect("a node that waits is taken in");
+        self.manage(&Change::Promote(node)).expect("a learner that caught up votes");
+        began.elapsed()
+    }
+
+    fn configure(&self, id: u32, cluster: &str) {
         // For a look at what went wrong.
         let level = std::env::var("LOGLOG_TEST_LEVEL").unwrap_or_else(|_| "info".to_owned());
-        for (id, place) in &layout.places {
-            let text = format!(
-                "cluster.id = \"{CLUSTER}\"\ncluster.nodes = [\n{}]\nnode.id = {id}\n\
-                 listen.client = \"{}\"\nlisten.peer = \"{}\"\ndata.dir = \"{}\"\ndata.free_min = \"1 MiB\"\n\
-                 segment.bytes_max = \"{}\"\nraft.tick = \"50 ms\"\nlog.format = \"json\"\nlog.level = \"{level}\"\n\
-                 debug.faults = true\n",
-                layout.members_for(*id),
-                place.client,
-                place.peer,
-                dir.path().join(id.to_string()).display(),
-                layout.segment_bytes_max,
-            );
-            std::fs::write(dir.path().join(format!("{id}.toml")), text).expect("a configuration");
-        }
-        let nodes = layout.places.into_iter().map(|(id, place)| (id, Node { place, child: None, life: 0 }));
-        Self { program: layout.program, dir: Some(dir), nodes: nodes.collect() }
+        let (place, segment_bytes_max) = (&self.nodes[&id].place, &self.segment_bytes_max);
+        let text = format!(
+            "cluster.id = \"{CLUSTER}\"\n{cluster}\nnode.id = {id}\n\
+             listen.client = \"{}\"\nlisten.peer = \"{}\"\ndata.dir = \"{}\"\ndata.free_min = \"1 MiB\"\n\
+             segment.bytes_max = \"{segment_bytes_max}\"\nraft.tick = \"50 ms\"\nlog.format = \"json\"\n\
+             log.level = \"{level}\"\ndebug.faults = true\n",
+            place.client,
+            place.peer,
+            self.data(id).display(),
+        );
+        std::fs::write(self.path().join(format!("{id}.toml")), text).expect("a configuration");
     }
 
     /// Every node's id.
@@ -333,23 +410,26 @@ impl Cluster {
         })
     }
 
-    /// Every byte of the log up to `end`, as a node serves it.
+    /// Every byte of the log from its start up to `end`, as a node serves it.
     ///
     /// # Panics
     /// If it does not.
     #[must_use]
     pub fn log_of(&self, id: u32, end: Offset) -> Vec<u8> {
         let mut client = RawClient::connect(self.client(id));
+        let ResponseBody::End { start, .. } = client.ask(RequestBody::End { linearizable: false }) else {
+            panic!("node {id} does not say where its log begins")
+        };
         let mut log = Vec::new();
-        while (log.len() as u64) < end.get() {
-            let read =
-                Read { offset: Offset::new(log.len() as u64), limit: 1 << 20, wait_ms: 0, min_end: None };
+        while start + Length::of(log.len()) < end {
+            let offset = start + Length::of(log.len());
+            let read = Read { offset, limit: 1 << 20, wait_ms: 0, min_end: None };
             match client.ask(RequestBody::Read(read)) {
                 ResponseBody::Data(data) => log.extend_from_slice(&data.bytes),
-                other => panic!("node {id} does not serve {}: {other:?}", log.len()),
+                other => panic!("node {id} does not serve {offset}: {other:?}"),
             }
         }
-        log.truncate(usize::try_from(end.get()).expect("it is in memory"));
+        log.truncate(usize::try_from((end - start).get()).expect("it is in memory"));
         log
     }
 

@@ -45,11 +45,7 @@ pub struct Place {
 impl Layout {
     /// `n` nodes on this machine's own network, with segments of 1 MiB.
     pub fn new(program: impl Into<PathBuf>, n: u32) -> Self {
-        let place = |id| {
-            let [client, peer] = [0; 2].map(|_| format!("127.0.0.1:{}", reserve_port()));
-            (id, Place { client, peer, ..Place::default() })
-        };
-        let places = (1..=n).map(place).collect();
+        let places = (1..=n).map(|id| (id, Place::here())).collect();
         Self { program: program.into(), segment_bytes_max: "1 MiB".to_owned(), places }
     }
 
@@ -93,6 +89,12 @@ impl Layout {
 }
 
 impl Place {
+    /// On this machine's own network.
+    pub(crate) fn here() -> Self {
+        let [client, peer] = [0; 2].map(|_| format!("127.0.0.1:{}", reserve_port()));
+        Self { client, peer, ..Self::default() }
+    }
+
     /// What runs `program` here. Its process is the program's own.
     pub(crate) fn command(&self, program: &Path) -> Command {
         match &self.namespace {

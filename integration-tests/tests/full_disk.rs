@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use loglog_integration_tests::{RawClient, Tmpfs, until};
 use loglog_proto::error::Code;
+use loglog_proto::manage::{Change, Manage};
 use loglog_proto::request::{Append, Read, RequestBody};
 use loglog_proto::response::{Appended, ResponseBody};
 use loglog_proto::{Offset, Sequence, WriterId};
@@ -114,4 +115,36 @@ impl Writer {
         self.client.socket().set_read_timeout(Some(Duration::from_secs(2))).unwrap();
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.append())).ok()
     }
+}
+
+#[test]
+fn s36_s37_a_full_disk_is_trimmed_and_takes_appends_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(_mount) = Tmpfs::mount(dir.path(), "24m") else { return };
+    let options = daemon(&dir).set("segment.bytes_max=1 MiB").set("data.free_min=4 MiB");
+    let node = options.start();
+    let mut writer = Writer { client: RawClient::connect(node.address()), last: 0 };
+    let mut last = Offset::ZERO;
+    let refused = loop {
+        match writer.append() {
+            Ok(appended) => last = appended.offset,
+            Err(code) => break code,
+        }
+    };
+    assert_eq!(refused, Code::DiskFull);
+    let trim = Manage { what: Change::Trim(last), dry_run: false };
+    let ResponseBody::Managed(managed) = writer.client.ask(RequestBody::Manage(Box::new(trim))) else {
+        panic!("a full disk can be trimmed")
+    };
+    assert!(managed.start > 8 << 20 && managed.start <= last.get(), "{managed:?}");
+    let took = until("there is room again", DEADLINE, || writer.append().is_ok());
+    println!("trimmed to {}, appends went on after {took:?}", managed.start);
+    // After a kill, too: what was trimmed stays so.
+    node.kill();
+    let node = options.start();
+    let mut client = RawClient::connect(node.address());
+    let ResponseBody::End { start, .. } = client.ask(RequestBody::End { linearizable: true }) else {
+        panic!()
+    };
+    assert_eq!(start.get(), managed.start);
 }

@@ -121,7 +121,9 @@ fn leader_cut_off(cluster: &Cluster, network: &dyn Network, (how, cut): (&str, C
         resumed.first, resumed.all
     );
     let alone = cluster.status(leader).expect("it answers its clients").committed;
-    while since.elapsed() < apart {
+    // At least as long as it takes to be served all that it knows.
+    let enough = Instant::now() + RESUME;
+    while since.elapsed() < apart || (minority.served.len() as u64) < alone && Instant::now() < enough {
         minority.append();
         minority.read();
         minority.claims_no_end();

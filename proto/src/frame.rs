@@ -1,7 +1,7 @@
 //! Frames: a u32 big-endian length, then one MessagePack array `[kind, request id, fields…]`, any payload last as `bin`.
 //!
 //! Owns:   cutting a stream of bytes into frames, and the small reader and writer of MessagePack below the messages.
-//! Keeps:  a length is checked against its limit before a byte is reserved for it; nothing here recurses.
+//! Keeps:  a length is checked against its limit before a byte is reserved for it; nothing here recurses, save into maps, to a bound.
 //! Never:  copies a payload: it stays a slice of the received bytes.
 //!
 //! Source: docs/protocol.md, "Frames".
@@ -13,6 +13,8 @@ use crate::ids::RequestId;
 
 /// Bytes of the length in front of a frame.
 pub const LENGTH: usize = 4;
+/// How deep a field that is a map may nest: ours are three deep, and later versions may add to them.
+const MAP_DEPTH: usize = 16;
 
 /// Why bytes are no message. The connection can go on unless it is [`FrameError::TooLarge`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -271,11 +273,16 @@ impl<'a> Reader<'a> {
         if self.nil() { Ok(None) } else { self.payload(name).map(Some) }
     }
 
-    /// A last field that is a map of names to values; only a client reads one, so its shape is a node's.
+    /// An only field that is a map of names to values. Nothing may follow.
     pub(crate) fn map<T: serde::de::DeserializeOwned>(mut self, name: &str) -> Result<T, FrameError> {
         self.expect(1)?;
-        let rest = std::mem::take(&mut self.rest);
-        rmp_serde::from_slice(rest).map_err(|error| self.malformed(format!("{name}: {error}")))
+        let mut from = rmp_serde::Deserializer::new(&mut self.rest);
+        from.set_max_depth(MAP_DEPTH);
+        let value = T::deserialize(&mut from);
+        let value = value.map_err(|error| self.malformed(format!("{name}: {error}")))?;
+        self.left = 0;
+        self.end()?;
+        Ok(value)
     }
 
     /// Nothing may follow.

@@ -6,20 +6,21 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, Unexpected};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Names one log for ever, printed as 16 hex digits. Never zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
 pub struct ClusterId(u64);
 
 /// A node's place in its cluster, from 1: what people type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct NodeId(u32);
 
 /// One life of a node's directory: random, never zero, never used again (S22).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Incarnation(u32);
 
@@ -39,9 +40,30 @@ pub struct Sequence(u64);
 pub struct RequestId(u64);
 
 /// What Raft calls a node: its node id in the low half, its incarnation in the high half (S22).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
 pub struct RaftId(u64);
+
+/// What must not be zero is not read as zero either.
+macro_rules! read_by {
+    ($($name:ident from $number:ident by $new:expr;)*) => {$(
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                let raw = $number::deserialize(from)?;
+                $new(raw).ok_or_else(|| {
+                    D::Error::invalid_value(Unexpected::Unsigned(raw.into()), &"an id that is not zero")
+                })
+            }
+        }
+    )*};
+}
+
+read_by! {
+    ClusterId from u64 by Self::new;
+    NodeId from u32 by Self::new;
+    Incarnation from u32 by Self::new;
+    RaftId from u64 by Self::from_raw;
+}
 
 /// A text that is no such id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -7,6 +7,7 @@ use crate::error::{Code, Detail, Refusal};
 use crate::frame::{FrameError, split};
 use crate::ids::{ClusterId, NodeId, RequestId, Sequence, WriterId};
 use crate::limits::FRAME_BYTES_MAX;
+use crate::manage::{Change, Manage, Managed, MemberStatus, NewMember};
 use crate::position::{Offset, Term};
 use crate::request::{Append, PROTOCOL_VERSION, Read, Request, RequestBody, Upload};
 use crate::response::{Appended, Data, MemberAddress, Response, ResponseBody, Status, Welcome, WireLimits};
@@ -25,7 +26,14 @@ fn append() -> Append {
     }
 }
 
+fn manage(what: Change, dry_run: bool) -> RequestBody {
+    RequestBody::Manage(Box::new(Manage { what, dry_run }))
+}
+
 fn requests() -> Vec<(RequestBody, &'static str)> {
+    let node = |id| NodeId::new(id).unwrap();
+    let new = NewMember { node: node(4), peer: Some("h:2".into()), client: Some("h:1".into()) };
+    let same_place = NewMember { node: node(4), peer: None, client: None };
     let read = Read { offset: Offset::new(64), limit: 65536, wait_ms: 1000, min_end: None };
     let upload = Upload {
         writer: WriterId::new(7),
@@ -45,6 +53,33 @@ fn requests() -> Vec<(RequestBody, &'static str)> {
         (RequestBody::End { linearizable: true }, "00000004 93 05 09 c3"),
         (RequestBody::Status, "00000003 92 06 09"),
         (RequestBody::Fault { actor: "a".into(), how: "b".into() }, "00000007 94 07 09 a161 a162"),
+        (manage(Change::List, false), "00000017 93 08 09 82 a477686174 a46c697374 a76472795f72756e c2"),
+        (
+            manage(Change::Trim(Offset::new(300)), true),
+            "0000001b 93 08 09 82 a477686174 81 a47472696d cd012c a76472795f72756e c3",
+        ),
+        (
+            manage(Change::Add(new), false),
+            "00000032 93 08 09 82 a477686174 81 a3616464 83 a46e6f6465 04 a470656572 a3683a32 a6636c69656e74 a3683a31 \
+             a76472795f72756e c2",
+        ),
+        (
+            manage(Change::Promote(node(4)), false),
+            "0000001c 93 08 09 82 a477686174 81 a770726f6d6f7465 04 a76472795f72756e c2",
+        ),
+        (
+            manage(Change::Remove(node(4)), false),
+            "0000001b 93 08 09 82 a477686174 81 a672656d6f7665 04 a76472795f72756e c2",
+        ),
+        (
+            manage(Change::Replace(same_place), false),
+            "00000030 93 08 09 82 a477686174 81 a77265706c616365 83 a46e6f6465 04 a470656572 c0 a6636c69656e74 c0 \
+             a76472795f72756e c2",
+        ),
+        (
+            manage(Change::Lead(node(2)), false),
+            "00000019 93 08 09 82 a477686174 81 a46c656164 02 a76472795f72756e c2",
+        ),
     ]
 }
 
@@ -66,6 +101,22 @@ fn welcome() -> Welcome {
         start: Offset::ZERO,
         end: Offset::new(32),
     }
+}
+
+fn managed() -> Managed {
+    let member = MemberStatus {
+        node: 1,
+        incarnation: "0000000b".into(),
+        role: "voter".into(),
+        leads: true,
+        peer: "h:2".into(),
+        client: "h:1".into(),
+        active: Some(true),
+        matched: Some(9),
+        lag: Some(0),
+        is_copying: Some(false),
+    };
+    Managed { message: "m".into(), start: 64, membership: 7, members: vec![member] }
 }
 
 fn responses() -> Vec<(ResponseBody, &'static str)> {
@@ -90,6 +141,13 @@ fn responses() -> Vec<(ResponseBody, &'static str)> {
              ae726561645f62797465735f6d6178 03 b0726561645f776169745f6d735f6d6178 04 \
              b27772697465725f617070656e64735f6d6178 05 b4636f6e6e656374696f6e5f62797465735f6d6178 06 \
              a57374617274 00 a3656e64 20",
+        ),
+        (
+            ResponseBody::Managed(Box::new(managed())),
+            "0000008e 93 48 09 84 a76d657373616765 a16d a57374617274 40 aa6d656d62657273686970 07 \
+             a76d656d62657273 91 8a a46e6f6465 01 ab696e6361726e6174696f6e a83030303030303062 a4726f6c65 a5766f746572 \
+             a56c65616473 c3 a470656572 a3683a32 a6636c69656e74 a3683a31 a6616374697665 c3 \
+             a76d617463686564 09 a36c6167 00 aa69735f636f7079696e67 c2",
         ),
     ]
 }
@@ -147,6 +205,20 @@ fn a_status_may_lack_and_have_more_names() {
 }
 
 #[test]
+fn a_manage_may_lack_and_have_more_names() {
+    let decode = |bytes: &[u8]| Request::decode(&Bytes::copy_from_slice(bytes)).map(|request| request.body);
+    assert_eq!(decode(b"\x93\x08\x09\x81\xa4what\xa4list"), Ok(manage(Change::List, false)));
+    let new = NewMember { node: NodeId::new(4).unwrap(), peer: None, client: None };
+    assert_eq!(
+        decode(b"\x93\x08\x09\x82\xa4what\x81\xa7replace\x82\xa4node\x04\xa3new\xc3\xa3new\x91\xc0"),
+        Ok(manage(Change::Replace(new), false))
+    );
+
+    let answer = Response::decode(&Bytes::from_static(b"\x93\x48\x09\x82\xa5start\x05\xa3new\xc3")).unwrap();
+    assert_eq!(answer.body, ResponseBody::Managed(Box::new(Managed { start: 5, ..Managed::default() })));
+}
+
+#[test]
 fn a_payload_stays_a_slice_of_its_frame() {
     let mut out = BytesMut::new();
     Request { id: ID, body: RequestBody::Append(append()) }.encode(&mut out);
@@ -172,6 +244,13 @@ fn what_is_wrong_is_named() {
         (b"\x96\x02\x09\x07\x01\xc0\xc4\x7f", Some(9), "payload is not binary"),
         (b"\x96\x02\x09\x07\x01\xc0\xc6\xff\xff\xff\xff", Some(9), "payload is not binary"),
         (b"\x93\x05\x09\x91\x91\x91", Some(9), "linearizable is not a boolean"),
+        (b"\x92\x08\x09", Some(9), "1 wanted"),
+        (b"\x93\x08\x09\x80", Some(9), "missing field `what`"),
+        (b"\x93\x08\x09\x81\xa4what\xa4burn", Some(9), "unknown variant `burn`"),
+        (b"\x93\x08\x09\x81\xa4what\x81\xa6remove\x00", Some(9), "an id that is not zero"),
+        (b"\x93\x08\x09\x81\xa4what\x81\xa4trim\xff", Some(9), "manage: "),
+        (b"\x93\x08\x09\x81\xa4what\xa4list\xc0", Some(9), "bytes follow"),
+        (b"\x94\x08\x09\x81\xa4what\xa4list\xc0", Some(9), "1 wanted"),
     ];
     for (bytes, id, text) in cases {
         let error = Request::decode(&Bytes::from_static(bytes)).unwrap_err();
@@ -194,6 +273,12 @@ fn deep_nesting_is_refused_without_recursion() {
     let mut deep = vec![0x93, 0x05, 0x09];
     deep.resize(1 << 20, 0x91);
     assert!(Request::decode(&Bytes::from(deep)).is_err());
+
+    // Within a map, where unknown names are passed over.
+    let mut deep = b"\x93\x08\x09\x82\xa4what\xa4list\xa1x".to_vec();
+    deep.resize(1 << 20, 0x91);
+    let error = Request::decode(&Bytes::from(deep)).unwrap_err();
+    assert!(error.to_string().contains("depth"), "{error}");
 }
 
 proptest! {
@@ -205,16 +290,51 @@ proptest! {
     }
 
     #[test]
-    fn nearly_right_frames_never_panic(at in 0usize..32, to in any::<u8>(), which in 0usize..9) {
-        let (body, _) = requests().remove(which);
+    fn nearly_right_frames_never_panic(at in 0usize..256, to in any::<u8>(), which in 0usize..64) {
+        let (requests, responses) = (requests(), responses());
         let mut out = BytesMut::new();
-        Request { id: ID, body }.encode(&mut out);
+        match which % (requests.len() + responses.len()) {
+            which if which < requests.len() => Request { id: ID, body: requests[which].0.clone() }.encode(&mut out),
+            which => Response { id: ID, body: responses[which - requests.len()].0.clone() }.encode(&mut out),
+        }
         let at = at % out.len();
         out[at] = to;
         if let Ok(Some(frame)) = split(&mut out, FRAME_BYTES_MAX) {
             let _ = Request::decode(&frame);
             let _ = Response::decode(&frame);
         }
+    }
+
+    #[test]
+    fn arbitrary_maps_never_panic(kind in prop::sample::select(vec![0x08_u8, 0x41, 0x46, 0x48]),
+                                  bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
+        let mut frame = vec![0x93, kind, 9];
+        frame.extend(bytes);
+        let frame = Bytes::from(frame);
+        let _ = Request::decode(&frame);
+        let _ = Response::decode(&frame);
+    }
+
+    #[test]
+    fn any_manage_comes_back(
+        which in 0..7, number in 1..u32::MAX, offset in any::<u64>(), dry_run in any::<bool>(),
+        peer in proptest::option::of(".{0,40}"), client in proptest::option::of(".{0,40}"),
+    ) {
+        let node = NodeId::new(number).unwrap();
+        let new = NewMember { node, peer, client };
+        let what = match which {
+            0 => Change::List,
+            1 => Change::Trim(Offset::new(offset)),
+            2 => Change::Add(new),
+            3 => Change::Promote(node),
+            4 => Change::Remove(node),
+            5 => Change::Replace(new),
+            _ => Change::Lead(node),
+        };
+        let request = Request { id: ID, body: manage(what, dry_run) };
+        let mut out = BytesMut::new();
+        request.encode(&mut out);
+        prop_assert_eq!(Request::decode(&frame(out)), Ok(request));
     }
 
     #[test]

@@ -4,7 +4,9 @@
 //!   announce ─► announced        who is there: before a cluster is formed, and to find a peer's incarnation
 //!   hello ─► accepted            opens a link; checked against cluster, node, incarnation, version (S22)
 //!   raft …                       one way, in order
-//!   copy ─► copied               raw log bytes up to a named batch (S34)
+//!   copy ─► copied               raw log bytes up to a named batch, with their segment's header (S34)
+//!   locate ─► located            which batch is held at an index, and what of the log before it is committed (S10)
+//!   seek ─► sought               a payload that a client uploaded, before it has a place (S31)
 //! ```
 //!
 //! Owns:   their kinds, fields and bytes. Raft's messages are mirrored here: no protobuf travels (S19).
@@ -16,7 +18,8 @@ use bytes::{Bytes, BytesMut};
 
 use crate::error::Refusal;
 use crate::frame::{FrameError, Reader, Writer};
-use crate::ids::{ClusterId, Incarnation, NodeId, RaftId, RequestId};
+use crate::header::{HEADER, SegmentHeader};
+use crate::ids::{ClusterId, Incarnation, NodeId, RaftId, RequestId, Sequence, WriterId};
 use crate::position::{Index, Length, LogId, Offset, Term};
 use crate::request::kind::REFUSED;
 use crate::response::{read_refusal, write_refusal};
@@ -26,6 +29,9 @@ pub const PEER_VERSION: u32 = 1;
 
 /// The largest frame on a link, length prefix excluded, bytes: a message of several batches, or a copied range.
 pub const PEER_FRAME_BYTES_MAX: usize = 40 << 20;
+
+/// The largest frame before the hello is accepted, length prefix excluded, bytes: a stranger gets no memory of ours.
+pub const PEER_HELLO_BYTES_MAX: usize = 4 << 10;
 
 /// The most batches in one Raft message.
 pub const RAFT_ENTRIES_MAX: usize = 4096;
@@ -38,9 +44,15 @@ mod kind {
     pub(super) const RAFT: u8 = 36;
     pub(super) const COPY: u8 = 37;
     pub(super) const COPIED: u8 = 38;
+    pub(super) const SEEK: u8 = 39;
+    pub(super) const SOUGHT: u8 = 40;
+    pub(super) const STANDING: u8 = 43;
+    pub(super) const LOCATE: u8 = 41;
+    pub(super) const LOCATED: u8 = 42;
 }
 
-/// A peer message. The request id ties a [`PeerMessage::Copied`] to its [`PeerMessage::Copy`]; elsewhere it is 0.
+/// A peer message. The request id ties a [`PeerMessage::Copied`] to its [`PeerMessage::Copy`], and likewise a
+/// [`PeerMessage::Located`]; elsewhere it is 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerMessage {
     /// Who I am; who are you?
@@ -50,13 +62,23 @@ pub enum PeerMessage {
     /// Opens a link.
     Hello(PeerHello),
     /// The link is open.
-    Accepted,
+    Accepted(PeerAccepted),
     /// Raft's.
     Raft(Box<RaftMessage>),
     /// Asks for raw log bytes.
     Copy(Copy),
     /// Raw log bytes.
     Copied(Copied),
+    /// How the sender stands; one way.
+    Standing(PeerStanding),
+    /// Asks what is held at an index.
+    Locate(Locate),
+    /// What is held there.
+    Located(Located),
+    /// Asks for an uploaded payload.
+    Seek(Seek),
+    /// That payload.
+    Sought(Bytes),
     /// Not done, and why.
     Refused(Refusal),
 }
@@ -79,7 +101,7 @@ pub struct Announcement {
 }
 
 /// The first message on a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerHello {
     /// [`PEER_VERSION`].
     pub version: u32,
@@ -89,6 +111,32 @@ pub struct PeerHello {
     pub from: RaftId,
     /// Who is meant.
     pub to: RaftId,
+    /// Index of the membership that the speaker goes by: a later one than the listener's may know members that he does not.
+    pub membership: Index,
+    /// This life of the speaker's storage: answers of an earlier one do not count (S23).
+    pub life: u64,
+    /// Where the speaker's own peer port is, so that he can be answered by one who does not know him yet.
+    pub address: String,
+}
+
+/// The answer to a hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAccepted {
+    /// This life of the answering node's storage.
+    pub life: u64,
+    /// The last batch that is durable there (S23).
+    pub last: LogId,
+}
+
+/// How a node stands, told to every peer about once a second (S36, S37).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerStanding {
+    /// Free bytes for new entries.
+    pub free: u64,
+    /// Where its log begins: offset, first index, term before it.
+    pub start: (Offset, Index, Term),
+    /// Whether it copies a snapshot: a leader that sent one and hears otherwise sends another.
+    pub is_copying: bool,
 }
 
 /// Which of Raft's messages it is.
@@ -107,10 +155,12 @@ pub enum RaftKind {
     TimeoutNow,
     ReadIndex,
     ReadIndexResponse,
+    Snapshot,
+    SnapshotStatus,
 }
 
 impl RaftKind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 14] = [
         Self::Append,
         Self::AppendResponse,
         Self::RequestVote,
@@ -123,6 +173,8 @@ impl RaftKind {
         Self::TimeoutNow,
         Self::ReadIndex,
         Self::ReadIndexResponse,
+        Self::Snapshot,
+        Self::SnapshotStatus,
     ];
 
     fn number(self) -> u64 {
@@ -158,7 +210,7 @@ pub struct RaftMessage {
     pub reject: bool,
     /// What the receiver holds instead.
     pub reject_hint: Index,
-    /// Opaque to the protocol: a ReadIndex context, the kind of a campaign.
+    /// Opaque to the protocol: a ReadIndex context, the kind of a campaign, what a snapshot says of the log.
     pub context: Bytes,
     /// Batches to append, or the context of a ReadIndex.
     pub entries: Vec<RaftEntry>,
@@ -184,7 +236,7 @@ pub struct Copy {
     pub last: LogId,
     /// Where the first batch begins.
     pub offset: Offset,
-    /// The most bytes wanted.
+    /// The most bytes wanted; one batch is sent however large it is.
     pub limit: u64,
 }
 
@@ -193,10 +245,44 @@ pub struct Copy {
 pub struct Copied {
     /// The request's.
     pub id: RequestId,
+    /// Of the segment that they come from: so who copies knows where segments begin.
+    pub header: SegmentHeader,
     /// Where they lie in the log.
     pub offset: Offset,
-    /// The bytes from there on, of one segment.
+    /// Whole batches from there on, of one segment.
     pub bytes: Bytes,
+}
+
+/// Asks what a peer's log holds at an index, and what it knows to be committed up to there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Locate {
+    /// Ties the answer to it.
+    pub id: RequestId,
+    /// The index.
+    pub index: Index,
+}
+
+/// What a peer's log holds at an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Located {
+    /// The request's.
+    pub id: RequestId,
+    /// The last batch of the segment that holds the batch at the index, which has the same term; none where the log does not reach so
+    /// far.
+    pub held: Option<LogId>,
+    /// The last batch up to the index, that one included, that this peer knows to be committed.
+    pub committed: Option<LogId>,
+}
+
+/// Asks for a payload that was uploaded there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seek {
+    /// Whose it is.
+    pub writer: WriterId,
+    /// Under which number.
+    pub sequence: Sequence,
+    /// CRC-32C that it must have; `None`: whichever it has.
+    pub crc: Option<u32>,
 }
 
 const NO_ID: RequestId = RequestId::new(0);
@@ -210,14 +296,33 @@ impl PeerMessage {
             Self::Announce(announcement) => write_announcement(out, kind::ANNOUNCE, announcement),
             Self::Announced(announcement) => write_announcement(out, kind::ANNOUNCED, announcement),
             Self::Hello(hello) => {
-                let mut to = Writer::begin(out, kind::HELLO, NO_ID, 4);
+                let mut to = Writer::begin(out, kind::HELLO, NO_ID, 7);
                 to.uint(u64::from(hello.version));
                 to.uint(hello.cluster.get());
                 to.uint(hello.from.get());
                 to.uint(hello.to.get());
+                to.uint(hello.membership.get());
+                to.uint(hello.life);
+                to.text(&hello.address);
                 to.finish();
             }
-            Self::Accepted => Writer::begin(out, kind::ACCEPTED, NO_ID, 0).finish(),
+            Self::Accepted(accepted) => {
+                let mut to = Writer::begin(out, kind::ACCEPTED, NO_ID, 3);
+                to.uint(accepted.life);
+                to.uint(u64::from(accepted.last.term.get()));
+                to.uint(accepted.last.index.get());
+                to.finish();
+            }
+            Self::Standing(standing) => {
+                let (offset, index, term) = standing.start;
+                let mut to = Writer::begin(out, kind::STANDING, NO_ID, 5);
+                to.uint(standing.free);
+                to.uint(offset.get());
+                to.uint(index.get());
+                to.uint(u64::from(term.get()));
+                to.bool(standing.is_copying);
+                to.finish();
+            }
             Self::Raft(message) => write_raft(out, message),
             Self::Copy(copy) => {
                 let mut to = Writer::begin(out, kind::COPY, copy.id, 5);
@@ -229,9 +334,35 @@ impl PeerMessage {
                 to.finish();
             }
             Self::Copied(copied) => {
-                let mut to = Writer::begin(out, kind::COPIED, copied.id, 2);
+                let mut to = Writer::begin(out, kind::COPIED, copied.id, 3);
+                to.payload(&copied.header.encode());
                 to.uint(copied.offset.get());
                 to.payload(&copied.bytes);
+                to.finish();
+            }
+            Self::Locate(locate) => {
+                let mut to = Writer::begin(out, kind::LOCATE, locate.id, 1);
+                to.uint(locate.index.get());
+                to.finish();
+            }
+            Self::Located(located) => {
+                let mut to = Writer::begin(out, kind::LOCATED, located.id, 4);
+                for batch in [located.held, located.committed] {
+                    to.optional(batch.map(|batch| u64::from(batch.term.get())));
+                    to.optional(batch.map(|batch| batch.index.get()));
+                }
+                to.finish();
+            }
+            Self::Seek(seek) => {
+                let mut to = Writer::begin(out, kind::SEEK, NO_ID, 3);
+                to.uint(seek.writer.get());
+                to.uint(seek.sequence.get());
+                to.optional(seek.crc.map(u64::from));
+                to.finish();
+            }
+            Self::Sought(payload) => {
+                let mut to = Writer::begin(out, kind::SOUGHT, NO_ID, 1);
+                to.payload(payload);
                 to.finish();
             }
             Self::Refused(refusal) => write_refusal(out, NO_ID, refusal),
@@ -248,15 +379,33 @@ impl PeerMessage {
             kind::ANNOUNCE => Self::Announce(read_announcement(&mut from)?),
             kind::ANNOUNCED => Self::Announced(read_announcement(&mut from)?),
             kind::HELLO => {
-                from.expect(4)?;
+                from.expect(7)?;
                 Self::Hello(PeerHello {
                     version: from.u32("version")?,
                     cluster: cluster(&mut from)?,
                     from: raft_id(&mut from, "from")?,
                     to: raft_id(&mut from, "to")?,
+                    membership: Index::new(from.uint("membership")?),
+                    life: from.uint("life")?,
+                    address: from.text("address")?.to_owned(),
                 })
             }
-            kind::ACCEPTED => Self::Accepted,
+            kind::ACCEPTED => {
+                from.expect(3)?;
+                let life = from.uint("life")?;
+                let last = LogId {
+                    term: term(&mut from, "last term")?,
+                    index: Index::new(from.uint("last index")?),
+                };
+                Self::Accepted(PeerAccepted { life, last })
+            }
+            kind::STANDING => {
+                from.expect(5)?;
+                let free = from.uint("free")?;
+                let (offset, index) = (from.uint("start")?, from.uint("first index")?);
+                let start = (Offset::new(offset), Index::new(index), term(&mut from, "term before")?);
+                Self::Standing(PeerStanding { free, start, is_copying: from.bool("copying")? })
+            }
             kind::RAFT => Self::Raft(Box::new(read_raft(&mut from)?)),
             kind::COPY => {
                 from.expect(5)?;
@@ -272,9 +421,31 @@ impl PeerMessage {
                 })
             }
             kind::COPIED => {
-                from.expect(2)?;
+                from.expect(3)?;
+                let header = header(&mut from)?;
                 let offset = Offset::new(from.uint("offset")?);
-                Self::Copied(Copied { id, offset, bytes: from.payload("bytes")? })
+                Self::Copied(Copied { id, header, offset, bytes: from.payload("bytes")? })
+            }
+            kind::LOCATE => {
+                from.expect(1)?;
+                Self::Locate(Locate { id, index: Index::new(from.uint("index")?) })
+            }
+            kind::LOCATED => {
+                from.expect(4)?;
+                let (held, committed) = (optional_batch(&mut from)?, optional_batch(&mut from)?);
+                Self::Located(Located { id, held, committed })
+            }
+            kind::SEEK => {
+                from.expect(3)?;
+                Self::Seek(Seek {
+                    writer: WriterId::new(from.uint("writer")?),
+                    sequence: Sequence::new(from.uint("sequence")?),
+                    crc: from.optional_u32("crc")?,
+                })
+            }
+            kind::SOUGHT => {
+                from.expect(1)?;
+                Self::Sought(from.payload("payload")?)
             }
             REFUSED => return Ok(Self::Refused(read_refusal(from)?)),
             _ => {
@@ -371,6 +542,22 @@ fn cluster(from: &mut Reader<'_>) -> Result<ClusterId, FrameError> {
     ClusterId::new(raw).ok_or_else(|| from.malformed("cluster id is zero"))
 }
 
+fn optional_batch(from: &mut Reader<'_>) -> Result<Option<LogId>, FrameError> {
+    match (from.optional_u32("term")?, from.optional("index")?) {
+        (Some(term), Some(index)) => Ok(Some(LogId { term: Term::new(term), index: Index::new(index) })),
+        (None, None) => Ok(None),
+        _ => Err(from.malformed("a batch has a term and an index")),
+    }
+}
+
+fn header(from: &mut Reader<'_>) -> Result<SegmentHeader, FrameError> {
+    let bytes = from.payload("header")?;
+    if bytes.len() != HEADER {
+        return Err(from.malformed(format!("a segment header has {HEADER} bytes, not {}", bytes.len())));
+    }
+    SegmentHeader::decode(&bytes).map_err(|error| from.malformed(error.to_string()))
+}
+
 fn raft_id(from: &mut Reader<'_>, name: &str) -> Result<RaftId, FrameError> {
     let raw = from.uint(name)?;
     RaftId::from_raw(raw).ok_or_else(|| from.malformed(format!("{name} is no node's Raft id")))
@@ -408,6 +595,16 @@ mod tests {
         }))
     }
 
+    fn header() -> SegmentHeader {
+        SegmentHeader {
+            cluster: ClusterId::new(0xab).unwrap(),
+            base_offset: Offset::new(64),
+            base_index: Index::new(4),
+            term: Term::new(3),
+            previous_term: Term::new(1),
+        }
+    }
+
     fn messages() -> Vec<(PeerMessage, &'static str)> {
         let announcement = Announcement {
             version: 1,
@@ -417,18 +614,50 @@ mod tests {
             is_formed: false,
             segment_bytes_max: Length::new(100),
         };
-        let hello = PeerHello { version: 1, cluster: ClusterId::new(0xab).unwrap(), from: id(1), to: id(2) };
+        let hello = PeerHello {
+            version: 1,
+            cluster: ClusterId::new(0xab).unwrap(),
+            from: id(1),
+            to: id(2),
+            membership: Index::new(1),
+            life: 6,
+            address: "a:1".to_owned(),
+        };
         let last = LogId { term: Term::new(3), index: Index::new(9) };
         let entry = RaftEntry { log_id: last, content: Bytes::from_static(b"xy") };
         let copy =
             Copy { id: RequestId::new(5), first: Index::new(4), last, offset: Offset::new(64), limit: 100 };
-        let copied =
-            Copied { id: RequestId::new(5), offset: Offset::new(64), bytes: Bytes::from_static(b"xy") };
+        let copied = Copied {
+            id: RequestId::new(5),
+            header: header(),
+            offset: Offset::new(64),
+            bytes: Bytes::from_static(b"xy"),
+        };
+        let locate = Locate { id: RequestId::new(5), index: Index::new(4) };
+        let held = LogId { term: Term::new(3), index: Index::new(9) };
+        let located = Located { id: RequestId::new(5), held: Some(held), committed: None };
+        let behind =
+            Located { held: None, committed: Some(LogId { index: Index::new(3), ..held }), ..located };
+        let seek = Seek { writer: WriterId::new(7), sequence: Sequence::new(1), crc: Some(0x9a71_bb4c) };
         vec![
+            (PeerMessage::Locate(locate), "00000004 93 29 05 04"),
+            (PeerMessage::Located(located), "00000007 96 2a 05 03 09 c0 c0"),
+            (PeerMessage::Located(behind), "00000007 96 2a 05 c0 c0 03 03"),
             (PeerMessage::Announce(announcement), "0000000a 98 20 00 01 ccab 02 07 c2 64"),
             (PeerMessage::Announced(announcement), "0000000a 98 21 00 01 ccab 02 07 c2 64"),
-            (PeerMessage::Hello(hello), "00000018 96 22 00 01 ccab cf0000000700000001 cf0000000700000002"),
-            (PeerMessage::Accepted, "00000003 92 23 00"),
+            (
+                PeerMessage::Hello(hello),
+                "0000001e 99 22 00 01 ccab cf0000000700000001 cf0000000700000002 01 06 a3613a31",
+            ),
+            (PeerMessage::Accepted(PeerAccepted { life: 6, last }), "00000006 95 23 00 06 03 09"),
+            (
+                PeerMessage::Standing(PeerStanding {
+                    free: 100,
+                    start: (Offset::new(64), Index::new(4), Term::new(2)),
+                    is_copying: true,
+                }),
+                "00000008 97 2b 00 64 40 04 02 c3",
+            ),
             (
                 raft(RaftKind::Append, vec![entry]),
                 "00000027 dc0010 24 00 01 cf0000000700000001 cf0000000700000002 03 02 09 08 02 c2 00 c400 \
@@ -439,7 +668,14 @@ mod tests {
                 "0000001f 9d 24 00 07 cf0000000700000001 cf0000000700000002 03 02 09 08 02 c2 00 c400",
             ),
             (PeerMessage::Copy(copy), "00000008 97 25 05 04 03 09 40 64"),
-            (PeerMessage::Copied(copied), "00000008 94 26 05 40 c402 7879"),
+            (
+                PeerMessage::Copied(copied),
+                "0000004a 95 26 05 c440 4c674c67 01000000 ab00000000000000 4000000000000000 0400000000000000 \
+                 03000000 01000000 0000000000000000000000000000000000000000 eca0229a 40 c402 7879",
+            ),
+            (PeerMessage::Seek(seek), "0000000a 95 27 00 07 01 ce9a71bb4c"),
+            (PeerMessage::Seek(Seek { crc: None, ..seek }), "00000006 95 27 00 07 01 c0"),
+            (PeerMessage::Sought(Bytes::from_static(b"hello")), "0000000a 93 28 00 c405 68656c6c6f"),
             (
                 PeerMessage::Refused(Refusal::new(Code::WrongCluster, "m")),
                 "00000009 97 7f 00 03 c2 c2 a16d c0",
@@ -465,6 +701,26 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_without_a_sound_header_is_malformed() {
+        for (header, says) in [
+            (header().encode()[..63].to_vec(), "64 bytes, not 63"),
+            ([&header().encode()[..], &[0]].concat(), "64 bytes, not 65"),
+            ([&header().encode()[..63], &[0]].concat(), "CRC"),
+            (vec![0; 64], "no segment file"),
+        ] {
+            let mut out = BytesMut::new();
+            let mut to = Writer::begin(&mut out, kind::COPIED, RequestId::new(5), 3);
+            to.payload(&header);
+            to.uint(64);
+            to.payload(b"xy");
+            to.finish();
+            let content = split(&mut out, PEER_FRAME_BYTES_MAX).unwrap().unwrap();
+            let error = PeerMessage::decode(&content).unwrap_err();
+            assert!(error.to_string().contains(says), "{error}");
+        }
+    }
+
+    #[test]
     fn a_client_at_the_wrong_port_is_told_so() {
         let error = PeerMessage::decode(&Bytes::from_static(b"\x95\x01\x09\x01\xc0\xc0")).unwrap_err();
         assert!(error.to_string().contains("for nodes, not for clients"), "{error}");
@@ -477,7 +733,7 @@ mod tests {
         }
 
         #[test]
-        fn nearly_right_frames_never_panic(at in 0usize..64, to in any::<u8>(), which in 0usize..9) {
+        fn nearly_right_frames_never_panic(at in 0usize..64, to in any::<u8>(), which in 0usize..16) {
             let (message, _) = messages().remove(which);
             let mut out = frame(&message);
             let at = at % out.len();

@@ -133,7 +133,8 @@ pub struct Status {
     pub node: u32,
     /// This life of its directory.
     pub incarnation: String,
-    /// `leader`, `follower`, `candidate`, or `starting` while the storage group is not up.
+    /// `leader`, `follower`, `candidate`, `learner`; `joining` before the node was taken in, `removed` after it was let go; `starting`
+    /// while the storage group is not up.
     pub role: String,
     /// Raft's epoch.
     pub term: u32,
@@ -153,6 +154,12 @@ pub struct Status {
     pub connections: u64,
     /// Reads that wait for more.
     pub waiting_reads: u64,
+    /// Log or payload bytes sent to peers that asked for them; near zero while clients upload to every node.
+    pub peer_payload_bytes: u64,
+    /// Log or payload bytes that this node asked peers for.
+    pub fetched_bytes: u64,
+    /// How often that was.
+    pub fetches: u64,
     /// Free bytes for new entries.
     pub disk_free: u64,
     /// Whether appends are refused for want of space.
@@ -210,6 +217,9 @@ impl Default for Status {
             upload_bytes: 0,
             connections: 0,
             waiting_reads: 0,
+            peer_payload_bytes: 0,
+            fetched_bytes: 0,
+            fetches: 0,
             disk_free: 0,
             disk_full: false,
             uptime_s: 0,

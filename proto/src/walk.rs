@@ -4,7 +4,7 @@
 //! Never:  reads them itself.
 
 use crate::entry::{EntryError, EntryRef, SUFFIX, len_from_suffix};
-use crate::position::Offset;
+use crate::position::{Offset, Term};
 
 /// Entries from the head of `bytes` on.
 #[derive(Clone, Debug)]
@@ -55,6 +55,63 @@ impl<'a> Entries<'a> {
     pub const fn rest(&self) -> &'a [u8] {
         self.bytes
     }
+}
+
+/// The whole batches at the head of raw bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WholeBatches {
+    /// How many.
+    pub count: u64,
+    /// Behind the last of them.
+    pub end: Offset,
+    /// Why the bytes behind them are no further batch; none where they are merely cut short, or were not looked at.
+    pub stop: Option<BatchError>,
+}
+
+/// Why bytes are no batch of a segment.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BatchError {
+    /// An entry is none.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
+    /// An entry has another term than its segment.
+    #[error("entry at offset {at} has term {found} in a segment of term {expected}")]
+    Term {
+        /// The entry's offset.
+        at: Offset,
+        /// The segment's.
+        expected: Term,
+        /// The entry's.
+        found: Term,
+    },
+}
+
+/// Counts the whole batches of `term`, at most `count_max`, in `bytes`, which lie at `at` in the log and begin with a batch. Every entry
+/// of them is checked (S34).
+#[must_use]
+pub fn whole_batches(at: Offset, bytes: &[u8], term: Term, count_max: u64) -> WholeBatches {
+    let mut whole = WholeBatches { count: 0, end: at, stop: None };
+    let mut walk = Entries::new(at, bytes);
+    while whole.count < count_max {
+        match walk.next_entry() {
+            Ok(Some(entry)) if entry.prefix.term != term => {
+                let (at, found) = (entry.offset, entry.prefix.term);
+                whole.stop = Some(BatchError::Term { at, expected: term, found });
+                break;
+            }
+            Ok(Some(entry)) if entry.prefix.last_of_batch => {
+                whole.count += 1;
+                whole.end = entry.end();
+            }
+            Ok(Some(_)) => {}
+            Ok(None) => break,
+            Err(error) => {
+                whole.stop = Some(error.into());
+                break;
+            }
+        }
+    }
+    whole
 }
 
 /// The last entry in `bytes`, which end at `end` in the log, at an entry's end. `None` where `bytes` do not reach back to its begin.
@@ -121,6 +178,26 @@ mod tests {
         assert!(walk.next_entry().unwrap().is_some());
         assert!(walk.next_entry().unwrap().is_none());
         assert_eq!(walk.at(), Offset::new(33));
+    }
+
+    #[test]
+    fn whole_batches_are_counted_and_checked() {
+        let base = Offset::new(100);
+        let bytes = log(base, &[b"a", b"", b"ccc"]);
+        let whole = |bytes: &[u8], term, most| {
+            let found = whole_batches(base, bytes, Term::new(term), most);
+            (found.count, found.end.get() - 100, found.stop.is_some())
+        };
+        assert_eq!(whole(&bytes, 1, 9), (3, 100, false));
+        assert_eq!(whole(&bytes, 1, 2), (2, 65, false), "no more than wanted");
+        assert_eq!(whole(&bytes[..99], 1, 9), (2, 65, false), "what is cut short is not counted");
+        assert_eq!(whole(&bytes, 2, 9), (0, 0, true), "another term");
+        let mut damaged = bytes;
+        damaged[40] ^= 1;
+        assert_eq!(whole(&damaged, 1, 9), (1, 33, true));
+        assert_eq!(whole(&damaged, 1, 1), (1, 33, false), "what is not wanted is not looked at");
+        damaged[3] &= 0x7f;
+        assert_eq!(whole(&damaged[..33], 1, 9), (0, 0, true), "the flag is under the checksum");
     }
 
     #[test]

@@ -65,7 +65,8 @@ async fn run(
     let identity = node.identity();
     info!(log, "serving"; "clients" => %node.address(), "data" => %config.data.dir.display(),
         "cluster" => %identity.cluster, "node" => identity.node.get(), "version" => env!("CARGO_PKG_VERSION"));
-    match identity.members.len() {
+    match identity.members().map_or(0, |members| members.len()) {
+        0 => info!(log, "this node is no member yet: it keeps nothing until it is taken in"),
         1 => info!(
             log,
             "durability: an append is acknowledged after its bytes are synced to this node's disk; a single node has no \
@@ -145,11 +146,15 @@ fn options(config: &NodeConfig, descriptors: u64) -> NodeOptions {
             .iter()
             .map(|node| ClusterNode { id: node.id, peer: node.peer.clone(), client: node.client.clone() })
             .collect(),
+        join: config.cluster.join,
+        advertise_client: config.advertise.client.clone(),
+        advertise_peer: config.advertise.peer.clone(),
         segment_bytes_max: config.segment.bytes_max,
         upload_bytes_max: bytes(config.upload.bytes_max),
         connection_bytes_max: u32::try_from(config.connection.bytes_max.get()).unwrap_or(u32::MAX),
         // A quarter of the file descriptors is left for segments and peers.
         connections_max: u64::from(config.connection.max).min(descriptors / 4 * 3),
+        bulk_bytes_per_second: config.peers.bulk_bytes_per_second.get(),
         free_min: config.data.free_min.get(),
         accept_loss: config.data.accept_loss,
         tick: config.raft.tick,

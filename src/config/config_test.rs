@@ -125,6 +125,7 @@ fn a_bad_value_names_key_value_layer_and_what_is_expected() {
         ("connection.bytes_max=1 MiB", "expected from 16 MiB to 1 TiB"),
         ("connection.max=0", "expected a whole number from 1 to 1000000"),
         ("connection.max=many", "expected a whole number"),
+        ("peers.bulk_bytes_per_second=5", "a unit is missing"),
         ("node.id=0", "expected a whole number from 1"),
         ("data.accept_loss=yes", "expected true or false"),
         ("data.dir=", "expected the path of a directory"),
@@ -135,6 +136,10 @@ fn a_bad_value_names_key_value_layer_and_what_is_expected() {
         ("cluster.nodes=[{id=1,peer=\"a\",client=\"b:1\"}]", "no host:port"),
         ("cluster.nodes=[{id=1,peer=\"a:1\",client=\"b:1\",x=1}]", "unknown field 'x'"),
         ("cluster.nodes=[]\nx=1", "expected a list"),
+        ("cluster.join=yes", "expected true or false"),
+        ("advertise.client=host", "no host:port"),
+        ("advertise.peer=host:0", "no host:port"),
+        ("advertise.peer=0.0.0.0:19195", "nobody can connect to 0.0.0.0"),
         ("log.level=loud", "info"),
         ("log.format=xml", "auto, terminal or json"),
         ("raft.tick=1 ms", "expected from 10 ms to 10 s"),
@@ -158,6 +163,22 @@ fn values_that_cannot_both_be_are_refused() {
     let said =
         message("node.id = 2\ncluster.nodes = [{ id = 1, peer = \"a:1\", client = \"a:2\" }]", &[], &[]);
     assert!(said.contains("none of the ids"), "{said}");
+    let said = message("[cluster]\njoin = true", &[], &[]);
+    assert!(said.starts_with("'cluster.join' (from file "), "{said}");
+    assert!(said.contains("set 'cluster.id'"), "{said}");
+    let nodes = r#"cluster.nodes=[{id=1,peer="a:1",client="a:2"}]"#;
+    let said = message("", &[], &["cluster.join=true", "cluster.id=ab", nodes]);
+    assert!(said.contains("'cluster.join' (from flag --set)") && said.contains("'cluster.nodes'"), "{said}");
+    assert!(load("", &[], &["cluster.join=true", "cluster.id=ab"]).unwrap().config.cluster.join);
+}
+
+#[test]
+fn an_advertised_address_may_be_a_name() {
+    let set = ["advertise.client=log-1.example:19194", "advertise.peer=[::1]:19195"];
+    let config = load("", &[], &set).unwrap().config;
+    assert_eq!(config.advertise.client.as_deref(), Some("log-1.example:19194"));
+    assert_eq!(config.advertise.peer.as_deref(), Some("[::1]:19195"));
+    assert_eq!(load("", &[], &["advertise.peer="]).unwrap().config.advertise.peer, None);
 }
 
 #[test]

@@ -29,6 +29,7 @@ const SEGMENT_BYTES: RangeInclusive<u64> = 64 << 10..=1 << 30;
 /// Any buffer must hold the largest payload, or that payload could never be appended.
 const BUFFER_BYTES: RangeInclusive<u64> = PAYLOAD_BYTES_MAX as u64 + 1..=1 << 40;
 const FREE_BYTES: RangeInclusive<u64> = 0..=1 << 50;
+const BULK_BYTES: RangeInclusive<u64> = 0..=1 << 40;
 const TICK: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(10);
 
 /// All of them, in the order in which they are printed.
@@ -50,6 +51,11 @@ pub(super) const KEYS: &[Key] = &[
         name: "cluster.nodes",
         set: |to, from| value::nodes(from).map(|value| to.cluster.nodes = value),
         show: |of| format!("[{}]", of.cluster.nodes.iter().map(show_node).collect::<Vec<_>>().join(", ")),
+    },
+    Key {
+        name: "cluster.join",
+        set: |to, from| value::switch(from).map(|value| to.cluster.join = value),
+        show: |of| of.cluster.join.to_string(),
     },
     Key {
         name: "node.id",
@@ -94,6 +100,16 @@ pub(super) const KEYS: &[Key] = &[
         show: |of| quoted(&of.listen.admin.to_string()),
     },
     Key {
+        name: "advertise.client",
+        set: |to, from| value::advertised_address(from).map(|value| to.advertise.client = value),
+        show: |of| quoted(of.advertise.client.as_deref().unwrap_or_default()),
+    },
+    Key {
+        name: "advertise.peer",
+        set: |to, from| value::advertised_address(from).map(|value| to.advertise.peer = value),
+        show: |of| quoted(of.advertise.peer.as_deref().unwrap_or_default()),
+    },
+    Key {
         name: "segment.bytes_max",
         set: |to, from| value::bytes(from, SEGMENT_BYTES).map(|value| to.segment.bytes_max = value),
         show: |of| quoted(&format_bytes(of.segment.bytes_max.get())),
@@ -112,6 +128,11 @@ pub(super) const KEYS: &[Key] = &[
         name: "connection.max",
         set: |to, from| value::whole(from, 1..=1_000_000).map(|value| to.connection.max = value),
         show: |of| of.connection.max.to_string(),
+    },
+    Key {
+        name: "peers.bulk_bytes_per_second",
+        set: |to, from| value::bytes(from, BULK_BYTES).map(|value| to.peers.bulk_bytes_per_second = value),
+        show: |of| quoted(&format_bytes(of.peers.bulk_bytes_per_second.get())),
     },
     Key {
         name: "log.level",

@@ -147,6 +147,19 @@ impl Effective {
             let problem = format!("{} is none of the ids in 'cluster.nodes': add it there", config.node.id);
             return Err(self.conflict("node.id", problem));
         }
+        if config.cluster.join && !nodes.is_empty() {
+            let problem =
+                "a node either joins a cluster that is there or forms one with 'cluster.nodes': leave one \
+                           of the two out"
+                    .to_owned();
+            return Err(self.conflict("cluster.join", problem));
+        }
+        if config.cluster.join && config.cluster.id.is_none() {
+            let problem =
+                "a node that joins must know whom: set 'cluster.id' to the id that `loglog status` shows"
+                    .to_owned();
+            return Err(self.conflict("cluster.join", problem));
+        }
         let listen =
             [("client", config.listen.client), ("peer", config.listen.peer), ("admin", config.listen.admin)];
         for (at, (name, address)) in listen.iter().enumerate().skip(1) {

@@ -132,6 +132,20 @@ fn dial_address(value: &Value) -> Result<String, Problem> {
     }
 }
 
+/// Where others are told to connect; an empty text for where this node listens.
+pub(super) fn advertised_address(value: &Value) -> Result<Option<String>, Problem> {
+    if text(value)?.is_empty() {
+        return Ok(None);
+    }
+    let address = dial_address(value)?;
+    match address.parse::<SocketAddr>() {
+        Ok(parsed) if parsed.ip().is_unspecified() => {
+            Err(format!("nobody can connect to {}: name an address of this machine", parsed.ip()))
+        }
+        _ => Ok(Some(address)),
+    }
+}
+
 /// The members a cluster begins with.
 pub(super) fn nodes(value: &Value) -> Result<Vec<NodeAddress>, Problem> {
     let expected =

@@ -84,6 +84,11 @@ pub struct OpenOptions {
     pub cluster: Option<ClusterId>,
     /// Cut a corrupt log at its first damaged batch instead of refusing it; what is cut is kept aside.
     pub accept_loss: bool,
+    /// Check every entry from the segment on that holds this offset, even where the mark lies far behind: something there was found
+    /// damaged.
+    pub scan_from: Option<Offset>,
+    /// Cut a log that is damaged exactly here, above the mark: other nodes proved that nothing from here on was ever committed (S10).
+    pub uncommitted_from: Option<Offset>,
 }
 
 /// A directory brought back to life.
@@ -180,6 +185,14 @@ impl DataDir {
     pub fn is_formed(&self) -> Result<bool, IoFailure> {
         let meta = self.path.join(names::META);
         self.vfs.exists(&meta).meant("look for", &meta)
+    }
+
+    /// Who the directory says this node is, without opening the log; nothing is touched.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn peek(&self) -> Result<MetaState, OpenError> {
+        Ok(Meta::peek(&*self.vfs, &self.path.join(names::META))?.0)
     }
 
     /// Makes it hold a log, beginning at `state.start`; the mark stands before it. On return that is durable.

@@ -20,7 +20,7 @@ use loglog_proto::{Length, Offset};
 
 use crate::dir::DataDir;
 use crate::error::{IoFailure, Meant};
-use crate::meta::{Mark, Meta, MetaError, MetaState};
+use crate::meta::{Mark, Meta, MetaError, MetaOpenError, MetaState};
 use crate::names::{self, Name};
 use crate::recovery::OpenError;
 use crate::recovery::survey::{Found, accept};
@@ -74,6 +74,31 @@ impl DataDir {
             vfs.remove(&path).meant("remove", &path)?;
         }
         Ok(Installer { vfs, dir, state, segments: Vec::new(), file: None })
+    }
+}
+
+impl DataDir {
+    /// Puts a snapshot that was received whole in place of the log, whose generation has ended; its last batch is `mark`. Then
+    /// open the directory again.
+    ///
+    /// # Errors
+    /// [`InstallError::Invalid`] leaves the old log, also where that has meanwhile grown past the snapshot.
+    pub fn finish_install(&self, mut installer: Installer, mark: Mark) -> Result<(), InstallError> {
+        let invalid = |detail: String| InstallError::Invalid { offset: mark.offset, detail };
+        let (mut meta, _) = Meta::open(&**self.vfs(), self.path(), false).map_err(|error| match error {
+            MetaOpenError::Io(failure) => InstallError::Failed(failure),
+            other => invalid(other.to_string()),
+        })?;
+        let (state, membership) = (meta.state(), installer.state.membership.index);
+        if meta.mark() >= mark
+            || state.start.index > installer.state.start.index
+            || state.membership.index > membership
+        {
+            return Err(invalid(format!("our own log has reached batch {} meanwhile", meta.mark().index)));
+        }
+        // Votes went on while the snapshot was received.
+        (installer.state.term, installer.state.vote) = (state.term, state.vote);
+        installer.commit(&mut meta, mark)
     }
 }
 

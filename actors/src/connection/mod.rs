@@ -25,6 +25,7 @@ use actix::fut::wrap_future;
 use actix::{Actor, ActorContext, AsyncContext, Handler, Message, StreamHandler};
 use loglog_core::upload::ClientId;
 use loglog_proto::error::{Code, Refusal};
+use loglog_proto::manage::Manage;
 use loglog_proto::request::{PROTOCOL_VERSION, Request, RequestBody};
 use loglog_proto::response::{Data, Response, ResponseBody};
 use loglog_proto::{ClusterId, RequestId};
@@ -35,7 +36,7 @@ use tokio::sync::watch;
 use self::outbox::Outbox;
 use self::reader::{Batch, RequestReader};
 use self::reads::{Reads, Step};
-use crate::consensus::AskEnd;
+use crate::consensus::{AskEnd, Ordered};
 use crate::credits::Credits;
 use crate::faults::{Fault, How, panic_as_told};
 use crate::guard::Ctx;
@@ -209,8 +210,9 @@ impl Connection {
                     self.reply(id, ResponseBody::Status(Box::new(status)));
                 }
                 RequestBody::Fault { actor, how } => self.inject(id, &actor, &how, ctx),
-                RequestBody::Manage(_) => {
-                    self.refuse(id, Refusal::new(Code::Forbidden, "this node cannot be managed yet"));
+                RequestBody::Manage(manage) => {
+                    self.in_flight += 1;
+                    self.manage(Ticket::new(&route, id), *manage, ctx);
                 }
             }
         }
@@ -271,6 +273,22 @@ impl Connection {
             Ok(()) => self.reply(id, ResponseBody::Injected),
             Err(message) => self.refuse(id, Refusal::new(Code::BadRequest, message)),
         }
+    }
+
+    /// Looks up what an order names, then hands it on.
+    fn manage(&self, ticket: Ticket, manage: Manage, ctx: &mut Ctx<Self>) {
+        let (services, dry_run) = (Arc::clone(&self.services), manage.dry_run);
+        let looking = async move { crate::manage::order(manage, &services.view, &services.identity).await };
+        ctx.spawn(wrap_future::<_, Self>(looking).map(move |order, connection, _| {
+            match (order, connection.services.consensus.get()) {
+                (Ok(order), Some(consensus)) => {
+                    // A question lost in a dying actor's mailbox is answered by its ticket.
+                    let _ = consensus.tell(Ordered { ticket, order, dry_run });
+                }
+                (Ok(_), None) => ticket.answer(loglog_core::Answer::Refused(unavailable())),
+                (Err(refusal), _) => ticket.answer(loglog_core::Answer::Refused(refusal)),
+            }
+        }));
     }
 
     /// Looks where a new or woken read stands.

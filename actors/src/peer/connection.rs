@@ -1,30 +1,38 @@
 //! Peer connection actor: what one peer says on a connection that it opened.
 //!
-//! Owns:   that socket, its handshake, and the answers to copies.
-//! Keeps:  nobody is heard before the handshake is right (S22), and then only for himself.
+//! Owns:   that socket, its handshake, and the answers to searches.
+//! Keeps:  nobody is heard before the handshake is right (S22), and then only for himself; until then he gets a few KiB of memory.
 //! Never:  serves a client; understands a Raft message.
 
 use std::io;
 
 use actix::fut::wrap_future;
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, StreamHandler};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use loglog_proto::RaftId;
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::frame::split;
-use loglog_proto::peer::{Copied, Copy, PEER_FRAME_BYTES_MAX, PeerMessage, RaftMessage};
-use loglog_storage::LogReader;
-use slog::{debug, info};
+use loglog_proto::peer::{
+    Copy, Locate, PEER_FRAME_BYTES_MAX, PEER_HELLO_BYTES_MAX, PeerHello, PeerMessage, RaftMessage, Seek,
+};
+use loglog_storage::Member;
+use slog::{debug, info, warn};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
 
-use super::SharedIdentity;
+use super::links::Links;
+use super::listener::PeerParts;
+use super::traffic::PeerTraffic;
+use super::{SharedIdentity, copies, socket};
 use crate::consensus::{ConsensusSlot, PeerSays};
 use crate::guard::Ctx;
+use crate::supervisor::Handle;
+use crate::upload_buffer::{Lend, UploadBuffer};
 use crate::view::LogView;
 
 /// Read from the socket at a time, bytes.
@@ -40,31 +48,56 @@ pub struct PeerConnection {
     identity: SharedIdentity,
     consensus: ConsensusSlot,
     view: Arc<LogView>,
+    uploads: Handle<UploadBuffer>,
+    traffic: Arc<PeerTraffic>,
+    links: Arc<Links>,
     /// Who speaks, once the handshake was right.
-    peer: Option<RaftId>,
+    peer: Option<Peer>,
+    /// Whether that was; the reader and the listener look too.
+    is_known: Arc<AtomicBool>,
+}
+
+/// Who speaks, and in which lives of his storage and of ours.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    id: RaftId,
+    life: u64,
+    generation: u64,
 }
 
 impl PeerConnection {
     /// A connection over `socket`.
-    pub fn new(
-        socket: std::net::TcpStream,
-        identity: SharedIdentity,
-        consensus: ConsensusSlot,
-        view: Arc<LogView>,
-    ) -> Self {
-        Self { socket: Some(socket), send: None, identity, consensus, view, peer: None }
+    /// `is_known` is set once the handshake was right.
+    pub fn new(socket: std::net::TcpStream, parts: &PeerParts, is_known: Arc<AtomicBool>) -> Self {
+        Self {
+            socket: Some(socket),
+            send: None,
+            identity: Arc::clone(&parts.identity),
+            consensus: parts.consensus.clone(),
+            view: Arc::clone(&parts.view),
+            uploads: parts.uploads.clone(),
+            traffic: Arc::clone(&parts.traffic),
+            links: Arc::clone(&parts.links),
+            peer: None,
+            is_known,
+        }
     }
 
     fn open(&mut self, ctx: &mut Ctx<Self>) -> io::Result<()> {
         let Some(socket) = self.socket.take() else { return Err(io::ErrorKind::NotConnected.into()) };
         socket.set_nodelay(true)?;
         socket.set_nonblocking(true)?;
+        socket::watch(&socket, self.identity.patience)?;
         let (receive, send) = TcpStream::from_std(socket)?.into_split();
         self.send = Some(Arc::new(Mutex::new(send)));
-        let reader = (receive, BytesMut::with_capacity(READ_BYTES));
-        ctx.add_stream(futures_util::stream::unfold(reader, |(mut receive, mut buffer)| async move {
-            next(&mut receive, &mut buffer).await.map(|messages| (messages, (receive, buffer)))
-        }));
+        let reader = (receive, BytesMut::new(), Arc::clone(&self.is_known));
+        ctx.add_stream(futures_util::stream::unfold(
+            reader,
+            |(mut receive, mut buffer, is_known)| async move {
+                let messages = next(&mut receive, &mut buffer, &is_known).await?;
+                Some((messages, (receive, buffer, is_known)))
+            },
+        ));
         Ok(())
     }
 
@@ -90,79 +123,154 @@ impl PeerConnection {
     }
 
     fn take(&mut self, messages: Vec<PeerMessage>, ctx: &mut Ctx<Self>) {
-        let mut said: Vec<RaftMessage> = Vec::new();
+        let (mut said, mut stood): (Vec<RaftMessage>, _) = (Vec::new(), None);
         for message in messages {
             match message {
                 PeerMessage::Announce(theirs) => match self.identity.check_announcement(&theirs) {
                     Ok(()) => self.answer(PeerMessage::Announced(self.identity.announcement()), false, ctx),
                     Err(refusal) => return self.refuse(refusal, ctx),
                 },
-                PeerMessage::Hello(hello) => match self.identity.check_hello(&hello) {
-                    Ok(()) => {
-                        self.peer = Some(hello.from);
-                        self.answer(PeerMessage::Accepted, false, ctx);
+                PeerMessage::Hello(hello) => {
+                    if let Err(refusal) = self.greet(hello, ctx) {
+                        return self.refuse(refusal, ctx);
                     }
-                    Err(refusal) => return self.refuse(refusal, ctx),
-                },
-                PeerMessage::Raft(message) if self.peer == Some(message.from) => said.push(*message),
+                }
+                PeerMessage::Raft(message) if self.peer.is_some_and(|peer| peer.id == message.from) => {
+                    said.push(*message);
+                }
+                PeerMessage::Standing(standing) if self.peer.is_some() => stood = Some(standing),
                 PeerMessage::Raft(message) if self.peer.is_some() => {
                     let why = format!("a message from {} on another node's link", message.from);
                     return self.refuse(Refusal::new(Code::WrongNode, why), ctx);
                 }
                 PeerMessage::Copy(copy) if self.peer.is_some() => self.copy(copy, ctx),
+                PeerMessage::Locate(locate) if self.peer.is_some() => self.locate(locate, ctx),
+                PeerMessage::Seek(seek) if self.peer.is_some() => self.seek(seek, ctx),
                 _ => {
                     let refusal = Refusal::new(Code::BadRequest, "a link begins with a hello");
                     return self.refuse(refusal, ctx);
                 }
             }
         }
-        if let Some(consensus) = self.consensus.get().filter(|_| !said.is_empty()) {
+        let Some(peer) = self.peer else { return };
+        if said.is_empty() && stood.is_none() {
+            return;
+        }
+        if peer.generation != self.view.generation() {
+            // S23: what our storage holds may be other than what was said at the hello.
+            debug!(ctx.log(), "our log went through recovery: the peer is to say hello again");
+            return ctx.stop();
+        }
+        if let Some(consensus) = self.consensus.get() {
             // What a dying consensus does not hear, peers say again.
-            let _ = consensus.tell(PeerSays(said));
+            let _ =
+                consensus.tell(PeerSays { from: peer.id, life: peer.life, messages: said, standing: stood });
         }
     }
 
-    /// Reads off this thread, then answers.
-    fn copy(&self, copy: Copy, ctx: &mut Ctx<Self>) {
-        let (reader, send) = (self.view.reader(), self.send.clone());
+    /// Opens the link, if he may speak here and our log is up.
+    fn greet(&mut self, hello: PeerHello, ctx: &mut Ctx<Self>) -> Result<(), Refusal> {
+        self.identity.check_hello(&hello)?;
+        let generation = self.view.generation();
+        let status = self.view.consensus();
+        let status = status.ok_or_else(|| Refusal::new(Code::Unavailable, "the log is being recovered"))?;
+        let PeerHello { from, life, address, .. } = hello;
+        if !address.is_empty() {
+            let member = Member { id: from, peer_address: address, client_address: String::new() };
+            self.links.introduce(&member);
+        }
+        self.peer = Some(Peer { id: from, life, generation });
+        self.is_known.store(true, Ordering::Relaxed);
+        self.answer(PeerMessage::Accepted(status.accepted), false, ctx);
+        Ok(())
+    }
+
+    /// Answers from what is known in memory.
+    fn locate(&self, locate: Locate, ctx: &mut Ctx<Self>) {
+        let committed = self.view.committed_index();
+        let located = match self.view.reader() {
+            Some(reader) => copies::locate(&reader, committed, locate),
+            None => Err(Refusal::new(Code::Unavailable, "the log is being recovered")),
+        };
+        self.answer(located.map_or_else(PeerMessage::Refused, PeerMessage::Located), false, ctx);
+    }
+
+    /// Looks in the upload buffer, then answers.
+    fn seek(&self, seek: Seek, ctx: &mut Ctx<Self>) {
+        let (answer, answered) = oneshot::channel();
+        // A buffer that is gone answers nothing, which is the same as having nothing.
+        let _ = self.uploads.tell(Lend { seek, answer });
+        let (send, traffic) = (self.send.clone(), Arc::clone(&self.traffic));
         let serving = async move {
             let Some(send) = send else { return Ok(()) };
-            let answer = match reader {
-                Some(reader) => tokio::task::spawn_blocking(move || serve(&reader, copy)).await?,
-                None => PeerMessage::Refused(Refusal::new(Code::Unavailable, "the log is being recovered")),
-            };
-            let mut out = BytesMut::new();
+            let (payload, mut out) = (answered.await.ok(), BytesMut::new());
+            let bytes = payload.as_ref().map_or(0, Bytes::len);
+            let nothing = || Refusal::new(Code::NotUploaded, "no such payload was uploaded here");
+            let answer = payload.map_or_else(|| PeerMessage::Refused(nothing()), PeerMessage::Sought);
             answer.encode(&mut out);
-            send.lock().await.write_all(&out).await
+            send.lock().await.write_all(&out).await?;
+            traffic.served(bytes);
+            Ok(())
         };
+        self.serve_or_stop(serving, ctx);
+    }
+
+    fn serve_or_stop(&self, serving: impl Future<Output = io::Result<()>> + 'static, ctx: &mut Ctx<Self>) {
         ctx.spawn(wrap_future::<_, Self>(serving).map(|result: io::Result<()>, _, ctx: &mut Ctx<Self>| {
             if result.is_err() {
                 ctx.stop();
             }
         }));
     }
+
+    /// Reads off this thread, then answers.
+    fn copy(&self, copy: Copy, ctx: &mut Ctx<Self>) {
+        let (reader, send, log) = (self.view.reader(), self.send.clone(), ctx.log().clone());
+        let traffic = Arc::clone(&self.traffic);
+        let serving = async move {
+            let Some(send) = send else { return Ok(()) };
+            let answer = match reader {
+                Some(reader) => tokio::task::spawn_blocking(move || copies::copy(&reader, copy)).await?,
+                None => Err(Refusal::new(Code::Unavailable, "the log is being recovered")),
+            };
+            let answer = answer.map_or_else(
+                |refusal| {
+                    if refusal.code == Code::Damaged {
+                        warn!(log, "a peer asked for bytes that are damaged here"; "batch" => %copy.last, "why" => %refusal);
+                    }
+                    PeerMessage::Refused(refusal)
+                },
+                PeerMessage::Copied,
+            );
+            let mut out = BytesMut::new();
+            answer.encode(&mut out);
+            send.lock().await.write_all(&out).await?;
+            if let PeerMessage::Copied(copied) = answer {
+                traffic.served(copied.bytes.len());
+            }
+            Ok(())
+        };
+        self.serve_or_stop(serving, ctx);
+    }
 }
 
-/// Raw bytes for a peer, if our log holds the batch it names: then it holds the same bytes before it (S34).
-fn serve(reader: &LogReader, copy: Copy) -> PeerMessage {
-    let last = reader.last();
-    if copy.last.index > last.index || reader.term_at(copy.last.index) != Some(copy.last.term) {
-        let message = format!("batch {} is not in this node's log", copy.last);
-        return PeerMessage::Refused(Refusal::new(Code::NotUploaded, message));
-    }
-    let limit = usize::try_from(copy.limit).unwrap_or(usize::MAX).min(PEER_FRAME_BYTES_MAX / 2);
-    match reader.read(copy.offset, limit, reader.end()) {
-        Ok(bytes) => PeerMessage::Copied(Copied { id: copy.id, offset: copy.offset, bytes }),
-        Err(error) => PeerMessage::Refused(Refusal::new(Code::Unavailable, error.to_string())),
-    }
-}
-
-/// All messages of one socket read; `None` at the end.
-async fn next(receive: &mut OwnedReadHalf, buffer: &mut BytesMut) -> Option<io::Result<Vec<PeerMessage>>> {
+/// All messages of one socket read, one at a time until the peer is known; `None` at the end.
+async fn next(
+    receive: &mut OwnedReadHalf,
+    buffer: &mut BytesMut,
+    is_known: &AtomicBool,
+) -> Option<io::Result<Vec<PeerMessage>>> {
+    // What was handed out last has been judged: this is asked for more only then.
+    let is_known = is_known.load(Ordering::Relaxed);
+    let (frame_bytes_max, read_bytes) = if is_known {
+        (PEER_FRAME_BYTES_MAX, READ_BYTES)
+    } else {
+        (PEER_HELLO_BYTES_MAX, PEER_HELLO_BYTES_MAX)
+    };
     loop {
         let mut messages = Vec::new();
-        loop {
-            match split(buffer, PEER_FRAME_BYTES_MAX) {
+        while is_known || messages.is_empty() {
+            match split(buffer, frame_bytes_max) {
                 Ok(Some(frame)) => match PeerMessage::decode(&frame) {
                     Ok(message) => messages.push(message),
                     Err(error) => return Some(Err(io::Error::other(error))),
@@ -174,8 +282,8 @@ async fn next(receive: &mut OwnedReadHalf, buffer: &mut BytesMut) -> Option<io::
         if !messages.is_empty() {
             return Some(Ok(messages));
         }
-        if buffer.capacity() - buffer.len() < READ_BYTES / 4 {
-            buffer.reserve(READ_BYTES);
+        if buffer.capacity() - buffer.len() < read_bytes / 4 {
+            buffer.reserve(read_bytes);
         }
         match receive.read_buf(buffer).await {
             Ok(0) => return None,

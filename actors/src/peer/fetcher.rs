@@ -1,52 +1,70 @@
-//! Fetcher actor: gets payloads that no client brought from a peer that holds the batch.
+//! Fetcher actor: gets payloads that no client brought from a peer that holds the batch, or the upload.
 //!
 //! Owns:   connections for bulk, one to each peer, opened when needed.
 //! Keeps:  one fetch of a batch at a time; what comes is checked entry by entry before it is passed on (S34).
-//! Never:  decides what is wanted: the gate does.
+//! Never:  decides what is wanted: the gate does, and the upload buffer.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::fut::wrap_future;
-use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message};
+use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message, SpawnHandle};
 use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use loglog_core::gate::Want;
-use loglog_proto::peer::{Copy, PeerMessage};
+use loglog_proto::error::{Code, Refusal};
+use loglog_proto::peer::{Copy, PeerMessage, Seek};
 use loglog_proto::walk::Entries;
-use loglog_proto::{LogId, RaftId, RequestId};
+use loglog_proto::{LogId, RaftId, RequestId, crc32c};
 use loglog_storage::Member;
 use slog::debug;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
 
+use super::pace::Pace;
+use super::traffic::PeerTraffic;
 use super::{SharedIdentity, socket};
 use crate::consensus::{ConsensusSlot, Payloads};
 use crate::faults::{Fault, Faults, panic_as_told};
 use crate::guard::Ctx;
+use crate::supervisor::Handle;
 
 /// The name of the one actor of this kind in a node.
 pub const NAME: &str = "fetcher";
 
+/// Rounds without a wait before those with one: the leader is about to have on its disk what it has just sent.
+const ROUNDS_AT_ONCE: u32 = 4;
 /// How long one copy may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Wait between two rounds over the peers for one batch.
 const PAUSE: Duration = Duration::from_millis(2);
 /// Batches fetched at a time: each has a connection of its own.
-const FETCHES_MAX: usize = 8;
+const FETCHES_MAX: u32 = 8;
+/// Bytes fetched at a time, unless one batch alone has more: the peer that serves them has appends to see to.
+const FETCH_BYTES_MAX: u64 = 1 << 20;
+/// When all peers are asked for an upload: their clients may be about to bring it.
+const SEEK_AT: [Duration; 3] = [Duration::ZERO, Duration::from_millis(10), Duration::from_millis(50)];
+/// How long all of that may take.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Rounds over the peers before it is left to the gate to ask again.
 const ROUNDS: u32 = 20;
 
 /// The actor.
 pub struct Fetcher {
     identity: SharedIdentity,
-    peers: Vec<Member>,
     consensus: ConsensusSlot,
     faults: Faults,
-    running: HashSet<LogId>,
+    traffic: Arc<PeerTraffic>,
+    pace: Pace,
+    running: HashMap<LogId, SpawnHandle>,
+    /// From whom, first of all.
+    leader: Option<RaftId>,
     slots: Arc<Semaphore>,
     idle: Pool,
 }
@@ -64,41 +82,92 @@ pub struct FetchPayloads {
     pub leader: Option<RaftId>,
 }
 
+/// Get a payload that a client uploaded to another node. Nothing is answered where nobody has it.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct SeekUpload {
+    /// Which.
+    pub seek: Seek,
+    /// Where it goes, with its CRC-32C.
+    pub found: oneshot::Sender<(Bytes, u32)>,
+}
+
+/// Where the fetcher is found, once there are peers.
+#[derive(Clone, Default)]
+pub struct FetcherSlot(Arc<Mutex<Option<Handle<Fetcher>>>>);
+
+impl FetcherSlot {
+    /// The fetcher; `None` where there are no peers.
+    #[must_use]
+    pub fn get(&self) -> Option<Handle<Fetcher>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set(&self, fetcher: Handle<Fetcher>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(fetcher);
+    }
+}
+
 impl Fetcher {
-    /// Fetches from `peers`.
+    /// Fetches from whoever is a member.
     pub fn new(
         identity: SharedIdentity,
-        peers: Vec<Member>,
         consensus: ConsensusSlot,
         faults: Faults,
+        traffic: Arc<PeerTraffic>,
+        pace: Pace,
     ) -> Self {
-        let (slots, running) = (Arc::new(Semaphore::new(FETCHES_MAX)), HashSet::new());
-        Self { identity, peers, consensus, faults, running, slots, idle: Pool::default() }
+        let (slots, running) = (Arc::new(Semaphore::new(FETCHES_MAX as usize)), HashMap::new());
+        Self {
+            identity,
+            consensus,
+            faults,
+            traffic,
+            pace,
+            running,
+            leader: None,
+            slots,
+            idle: Pool::default(),
+        }
     }
 
     fn fetch(&mut self, want: Want, leader: Option<RaftId>, ctx: &mut Ctx<Self>) {
-        if !self.running.insert(want.log_id) {
+        if self.running.contains_key(&want.log_id) {
             return;
         }
-        let mut peers = self.peers.clone();
+        let mut peers = self.identity.others();
         peers.sort_by_key(|peer| Some(peer.id) != leader);
         let (identity, idle, log_id) = (Arc::clone(&self.identity), Rc::clone(&self.idle), want.log_id);
-        let slots = Arc::clone(&self.slots);
+        let (slots, traffic, pace) = (Arc::clone(&self.slots), Arc::clone(&self.traffic), self.pace.clone());
         let fetching = async move {
-            let _slot = slots.acquire().await.map_err(io::Error::other)?;
+            let bytes = want.log_len().get();
+            let _slots = slots.acquire_many(slots_for(bytes)).await.map_err(io::Error::other)?;
+            if want.is_old {
+                pace.take(bytes).await;
+            }
             let mut last = io::Error::other("there are no peers");
-            for _ in 0..ROUNDS {
+            for round in 0..ROUNDS {
                 for peer in &peers {
                     match socket::within(PATIENCE, copy(&identity, &idle, peer, &want)).await {
-                        Ok(payloads) => return Ok((want, payloads)),
+                        Ok(payloads) => {
+                            traffic.fetched(payloads.iter().map(Bytes::len).sum());
+                            return Ok((want, payloads));
+                        }
+                        // It is about to have what it sent; another that does not answer would only hold this up.
+                        Err(error) if Some(peer.id) == leader && is_not_yet(&error) => {
+                            last = error;
+                            break;
+                        }
                         Err(error) => last = error,
                     }
                 }
-                actix_rt::time::sleep(PAUSE).await;
+                if round >= ROUNDS_AT_ONCE {
+                    actix_rt::time::sleep(PAUSE).await;
+                }
             }
             Err(last)
         };
-        ctx.spawn(wrap_future::<_, Self>(fetching).map(move |result, fetcher, ctx| {
+        let fetch = ctx.spawn(wrap_future::<_, Self>(fetching).map(move |result, fetcher, ctx| {
             fetcher.running.remove(&log_id);
             match result {
                 Ok((want, payloads)) => {
@@ -112,7 +181,40 @@ impl Fetcher {
                 }
             }
         }));
+        self.running.insert(log_id, fetch);
     }
+}
+
+/// Asks a peer for an upload; `None` if it has none that will do.
+async fn ask_for(identity: SharedIdentity, idle: Pool, peer: Member, seek: Seek) -> Option<(Bytes, u32)> {
+    let pooled = idle.borrow_mut().get_mut(&peer.id).and_then(Vec::pop);
+    let mut connection = match pooled {
+        Some(connection) => connection,
+        None => socket::open(&peer.peer_address, &identity, peer.id).await.ok()?,
+    };
+    let answer = socket::ask(&mut connection, &PeerMessage::Seek(seek), &mut BytesMut::new()).await.ok()?;
+    let found = match answer {
+        PeerMessage::Sought(payload) => {
+            let crc = crc32c(&payload);
+            Some((payload, crc)).filter(|_| seek.crc.is_none_or(|wanted| wanted == crc))
+        }
+        PeerMessage::Refused(_) => None,
+        _ => return None,
+    };
+    idle.borrow_mut().entry(peer.id).or_default().push(connection);
+    found
+}
+
+/// Whether a peer has said that it does not hold the batch.
+fn is_not_yet(error: &io::Error) -> bool {
+    let refusal = error.get_ref().and_then(|error| error.downcast_ref::<Refusal>());
+    refusal.is_some_and(|refusal| refusal.code == Code::NotUploaded)
+}
+
+/// How many of the [`FETCHES_MAX`] a batch of that many bytes counts for.
+fn slots_for(bytes: u64) -> u32 {
+    let slots = bytes.div_ceil(FETCH_BYTES_MAX / u64::from(FETCHES_MAX));
+    u32::try_from(slots).map_or(FETCHES_MAX, |slots| slots.clamp(1, FETCHES_MAX))
 }
 
 /// Copies one batch from a peer.
@@ -171,9 +273,47 @@ impl Handler<FetchPayloads> for Fetcher {
     type Result = ();
 
     fn handle(&mut self, fetch: FetchPayloads, ctx: &mut Self::Context) {
+        if self.leader != fetch.leader {
+            // What another leader sent is not wanted any more, and it may hold its place for long if that one is frozen.
+            for (_, running) in self.running.drain() {
+                ctx.cancel_future(running);
+            }
+            self.leader = fetch.leader;
+        }
         for want in fetch.wants {
             self.fetch(want, fetch.leader, ctx);
         }
+    }
+}
+
+impl Handler<SeekUpload> for Fetcher {
+    type Result = ();
+
+    fn handle(&mut self, SeekUpload { seek, found }: SeekUpload, ctx: &mut Self::Context) {
+        let (identity, idle, peers) =
+            (Arc::clone(&self.identity), Rc::clone(&self.idle), self.identity.others());
+        let traffic = Arc::clone(&self.traffic);
+        let seeking = async move {
+            let began = Instant::now();
+            for at in SEEK_AT {
+                tokio::time::sleep_until(began + at).await;
+                let asked = peers.iter().map(|peer| {
+                    Box::pin(ask_for(Arc::clone(&identity), Rc::clone(&idle), peer.clone(), seek))
+                });
+                let mut answers: FuturesUnordered<_> = asked.collect();
+                while let Some(answer) = answers.next().await {
+                    if let Some((payload, crc)) = answer {
+                        traffic.fetched(payload.len());
+                        let _ = found.send((payload, crc));
+                        // The others' answers are taken still: else their connections could not be used again.
+                        return answers.for_each(|_| std::future::ready(())).await;
+                    }
+                }
+            }
+        };
+        // A peer that does not answer is given up with all that is left of the search.
+        let seeking = async move { drop(tokio::time::timeout(SEEK_TIMEOUT, seeking).await) };
+        ctx.spawn(wrap_future::<_, Self>(seeking));
     }
 }
 
@@ -220,7 +360,13 @@ mod tests {
             payload_crc: crc32c(&sequence.to_le_bytes()),
         };
         let log_id = LogId { term: Term::new(3), index: Index::new(9) };
-        Want { log_id, offset: Offset::new(100), references: vec![reference(1), reference(2)] }
+        Want { log_id, offset: Offset::new(100), references: vec![reference(1), reference(2)], is_old: false }
+    }
+
+    #[test]
+    fn small_batches_are_fetched_together_and_large_ones_alone() {
+        let slots = [1, 128 << 10, (128 << 10) + 1, 1 << 20, 16 << 20, u64::MAX].map(slots_for);
+        assert_eq!(slots, [1, 1, 2, 8, 8, 8]);
     }
 
     #[test]

@@ -1,24 +1,26 @@
 //! Peer link actor: carries Raft's messages to one peer, in order, over a connection of its own.
 //!
 //! Owns:   that connection: connecting, backing off, what waits to be sent.
-//! Keeps:  bounded memory: what a slow or absent peer would need is dropped, and consensus is told (S32).
+//! Keeps:  bounded memory: what a slow or absent peer would need is dropped, and consensus is told (S32); one connection carries
+//!         the words of one life of our storage (S23).
 //! Never:  sends a message again: raft-rs does.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message};
 use bytes::{Buf, BytesMut};
-use loglog_proto::peer::{PeerMessage, RaftMessage};
+use loglog_proto::peer::{PeerAccepted, PeerMessage, PeerStanding, RaftMessage};
+use loglog_proto::{NodeId, RaftId};
 use loglog_storage::Member;
 use slog::{debug, info};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::{SharedIdentity, socket};
-use crate::consensus::{ConsensusSlot, Unreachable};
+use crate::consensus::{ConsensusSlot, PeerAccepts, Unreachable};
 use crate::faults::{Fault, Faults, panic_as_told};
 use crate::guard::Ctx;
 
@@ -27,88 +29,147 @@ const QUEUE_BYTES_MAX: usize = 32 << 20;
 /// First and longest wait between attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
+/// Whom a link is for at the moment.
+pub(super) type Aim = Arc<Mutex<Option<Member>>>;
+
 /// The actor.
 pub struct PeerLink {
     name: String,
-    peer: Member,
+    aim: Aim,
+    /// Whom the connection, or the attempt at one, is for.
+    peer: Option<Member>,
     identity: SharedIdentity,
     consensus: ConsensusSlot,
     faults: Faults,
     send: Option<Arc<OwnedWriteHalf>>,
+    /// The life of our storage that this connection's hello named.
+    life: u64,
     queue: BytesMut,
     is_flushing: bool,
     backoff: Duration,
-    /// Raised with each connection, so that the end of an old one is not taken for the end of the new.
-    connection: u64,
+    /// Raised with each connection and each aim, so that what comes of an old one is not taken for the new.
+    attempt: u64,
 }
 
 /// Messages for this peer.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Send(pub Vec<RaftMessage>);
+pub struct Send {
+    /// Which life of our storage speaks.
+    pub life: u64,
+    /// Raft's.
+    pub messages: Vec<RaftMessage>,
+    /// How we stand.
+    pub standing: Option<PeerStanding>,
+}
+
+/// The aim has changed.
+#[derive(Clone, Copy, Debug, Message)]
+#[rtype(result = "()")]
+pub struct Retarget;
 
 impl PeerLink {
     /// The name of the link to a node.
     #[must_use]
-    pub fn name(peer: &Member) -> String {
-        format!("peer-link-{}", peer.id.node())
+    pub fn name(node: NodeId) -> String {
+        format!("peer-link-{node}")
     }
 
-    /// A link to `peer`, not connected yet.
-    pub fn new(peer: Member, identity: SharedIdentity, consensus: ConsensusSlot, faults: Faults) -> Self {
+    /// A link that is not connected yet.
+    pub(super) fn new(
+        name: String,
+        aim: Aim,
+        identity: SharedIdentity,
+        consensus: ConsensusSlot,
+        faults: Faults,
+    ) -> Self {
         Self {
-            name: Self::name(&peer),
-            peer,
+            name,
+            aim,
+            peer: None,
             identity,
             consensus,
             faults,
             send: None,
+            life: 0,
             queue: BytesMut::new(),
             is_flushing: false,
             backoff: BACKOFF.0,
-            connection: 0,
+            attempt: 0,
         }
     }
 
+    /// Begins anew, with whoever is aimed at.
+    fn begin(&mut self, ctx: &mut Ctx<Self>) {
+        self.attempt += 1;
+        self.send = None;
+        self.queue = BytesMut::new();
+        self.backoff = BACKOFF.0;
+        self.peer = self.aim.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.connect(ctx);
+    }
+
     fn connect(&mut self, ctx: &mut Ctx<Self>) {
-        let (address, identity, peer) =
-            (self.peer.peer_address.clone(), Arc::clone(&self.identity), self.peer.id);
-        let connecting = async move { socket::open(&address, &identity, peer).await };
-        ctx.spawn(wrap_future::<_, Self>(connecting).map(|result, link, ctx| match result {
-            Ok(socket) => link.opened(socket, ctx),
-            Err(error) => {
-                debug!(ctx.log(), "no link to a peer yet"; "address" => &link.peer.peer_address, "error" => %error);
-                link.connect_later(ctx);
+        let Some(peer) = self.peer.clone() else { return };
+        let (identity, attempt) = (Arc::clone(&self.identity), self.attempt);
+        let life = identity.life();
+        let connecting = async move {
+            if life == 0 {
+                return Err(io::Error::other("the log is being recovered"));
+            }
+            socket::open_link(&peer.peer_address, &identity, peer.id).await
+        };
+        ctx.spawn(wrap_future::<_, Self>(connecting).map(move |result, link, ctx| {
+            if link.attempt != attempt {
+                return;
+            }
+            match result {
+                Ok((socket, accepted)) => link.opened(socket, life, accepted, ctx),
+                Err(error) => {
+                    debug!(ctx.log(), "no link to a peer yet"; "error" => %error);
+                    link.connect_later(ctx);
+                }
             }
         }));
     }
 
     fn connect_later(&mut self, ctx: &mut Ctx<Self>) {
-        let wait = self.backoff;
+        let (wait, attempt) = (self.backoff, self.attempt);
         self.backoff = (wait * 2).min(BACKOFF.1);
-        ctx.run_later(wait, Self::connect);
+        ctx.run_later(wait, move |link, ctx| {
+            if link.attempt == attempt {
+                link.connect(ctx);
+            }
+        });
     }
 
-    fn opened(&mut self, socket: TcpStream, ctx: &mut Ctx<Self>) {
-        info!(ctx.log(), "linked to a peer"; "node" => self.peer.id.node().get(), "address" => &self.peer.peer_address);
+    fn opened(&mut self, socket: TcpStream, life: u64, accepted: PeerAccepted, ctx: &mut Ctx<Self>) {
+        let Some(peer) = self.id() else { return };
+        info!(ctx.log(), "linked to a peer"; "node" => %peer);
         self.backoff = BACKOFF.0;
-        self.connection += 1;
+        self.life = life;
+        self.attempt += 1;
         self.queue.clear();
         // The connection before may have been lost while its socket was full, and never become writable again.
         self.is_flushing = false;
         let (receive, send) = socket.into_split();
         self.send = Some(Arc::new(send));
-        let connection = self.connection;
+        let attempt = self.attempt;
         ctx.spawn(wrap_future::<_, Self>(end_of(receive)).map(move |error, link, ctx| {
-            if link.connection == connection {
+            if link.attempt == attempt {
                 link.lost(&error, ctx);
             }
         }));
+        if let Some(consensus) = self.consensus.get() {
+            // A consensus that is down comes back with another life, and this connection goes.
+            let _ = consensus.tell(PeerAccepts { peer, accepted });
+        }
     }
 
     fn lost(&mut self, error: &io::Error, ctx: &mut Ctx<Self>) {
         if self.send.take().is_some() {
-            info!(ctx.log(), "lost the link to a peer"; "node" => self.peer.id.node().get(), "error" => %error);
+            info!(ctx.log(), "lost the link to a peer"; "error" => %error);
+            self.attempt += 1;
             self.queue = BytesMut::new();
             self.report_unreachable();
             self.connect_later(ctx);
@@ -116,10 +177,14 @@ impl PeerLink {
     }
 
     fn report_unreachable(&self) {
-        if let Some(consensus) = self.consensus.get() {
+        if let Some((consensus, peer)) = self.consensus.get().zip(self.id()) {
             // A consensus that is down asks again when it is up.
-            let _ = consensus.tell(Unreachable(self.peer.id));
+            let _ = consensus.tell(Unreachable(peer));
         }
+    }
+
+    fn id(&self) -> Option<RaftId> {
+        self.peer.as_ref().map(|peer| peer.id)
     }
 
     fn flush(&mut self, ctx: &mut Ctx<Self>) {
@@ -129,10 +194,10 @@ impl PeerLink {
                 Ok(sent) => self.queue.advance(sent),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.is_flushing = true;
-                    let (socket, connection) = (Arc::clone(&send), self.connection);
+                    let (socket, attempt) = (Arc::clone(&send), self.attempt);
                     let writable = async move { socket.writable().await };
                     ctx.spawn(wrap_future::<_, Self>(writable).map(move |_, link, ctx| {
-                        if link.connection == connection {
+                        if link.attempt == attempt {
                             link.is_flushing = false;
                             link.flush(ctx);
                         }
@@ -158,21 +223,38 @@ impl Actor for PeerLink {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.faults.on_start(&self.name);
-        self.connect(ctx);
+        self.begin(ctx);
     }
 }
 
 impl Handler<Send> for PeerLink {
     type Result = ();
 
-    fn handle(&mut self, Send(messages): Send, ctx: &mut Self::Context) {
+    fn handle(&mut self, Send { life, messages, standing }: Send, ctx: &mut Self::Context) {
+        if self.send.is_some() && life != self.life {
+            self.lost(&io::Error::other("the storage group was restarted: another hello is due"), ctx);
+        }
         if self.send.is_none() || self.queue.len() > QUEUE_BYTES_MAX {
-            return self.report_unreachable();
+            if !messages.is_empty() {
+                self.report_unreachable();
+            }
+            return;
         }
         for message in messages {
             PeerMessage::Raft(Box::new(message)).encode(&mut self.queue);
         }
+        if let Some(standing) = standing {
+            PeerMessage::Standing(standing).encode(&mut self.queue);
+        }
         self.flush(ctx);
+    }
+}
+
+impl Handler<Retarget> for PeerLink {
+    type Result = ();
+
+    fn handle(&mut self, _retarget: Retarget, ctx: &mut Self::Context) {
+        self.begin(ctx);
     }
 }
 

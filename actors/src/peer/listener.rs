@@ -1,27 +1,38 @@
 //! Peer listener actor: accepts peers.
 //!
-//! Owns:   the peer port's socket.
+//! Owns:   the peer port's socket, and how many may be connected to it.
+//! Keeps:  strangers never keep a peer out: the oldest of them goes when another comes.
 //! Never:  reads a byte from a peer.
 
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::{Actor, Handler, StreamHandler};
 use actix_rt::ArbiterHandle;
-use slog::warn;
+use slog::{Logger, warn};
 
 use super::SharedIdentity;
 use super::connection::PeerConnection;
+use super::fetcher::FetcherSlot;
+use super::links::Links;
+use super::pace::Pace;
+use super::traffic::PeerTraffic;
 use crate::consensus::ConsensusSlot;
 use crate::faults::{Fault, Faults, panic_as_told};
 use crate::guard::{Ctx, Restart};
-use crate::supervisor::{Child, Supervisor};
+use crate::supervisor::{Child, Handle, Supervisor};
+use crate::upload_buffer::UploadBuffer;
 use crate::view::LogView;
 
 /// The name of the one actor of this kind in a node.
 pub const NAME: &str = "peer-listener";
+
+/// Connections at a time. A peer has one for its link and up to a dozen for bulk.
+const CONNECTIONS_MAX: usize = 512;
+/// Those among them whose hello was not accepted yet.
+const STRANGERS_MAX: usize = 32;
 
 /// Wait after a failed accept.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -47,8 +58,26 @@ pub struct PeerParts {
     pub arbiter: ArbiterHandle,
     /// Numbers them.
     pub next: Arc<AtomicU64>,
+    /// Answers to those who speak to us.
+    pub links: Arc<Links>,
+    /// Those that live, oldest first; outlive the listener's restarts.
+    pub living: Arc<Mutex<Vec<Living>>>,
+    /// Counts the log bytes that go to and fro.
+    pub traffic: Arc<PeerTraffic>,
+    /// Where payloads wait for their place.
+    pub uploads: Handle<UploadBuffer>,
+    /// Where the upload buffer finds the fetcher.
+    pub fetcher: FetcherSlot,
+    /// How fast this node copies what it missed.
+    pub pace: Pace,
     /// Injected faults.
     pub faults: Faults,
+}
+
+/// A connection that lives, or did a moment ago.
+pub struct Living {
+    handle: Handle<PeerConnection>,
+    is_known: Arc<AtomicBool>,
 }
 
 impl PeerListener {
@@ -57,17 +86,32 @@ impl PeerListener {
         Self { socket, parts }
     }
 
-    fn accept(&self, socket: std::net::TcpStream) {
+    fn accept(&self, socket: std::net::TcpStream, log: &Logger) {
         let parts = self.parts.clone();
+        let mut living = self.parts.living.lock().unwrap_or_else(PoisonError::into_inner);
+        living.retain(|it| !it.handle.stats().state().has_ended());
+        if living.len() >= CONNECTIONS_MAX {
+            return warn!(log, "a peer is not let in: too many are connected"; "connections" => living.len());
+        }
+        let is_stranger = |it: &Living| !it.is_known.load(Ordering::Relaxed);
+        if living.iter().filter(|it| is_stranger(it)).count() >= STRANGERS_MAX
+            && let Some(oldest) = living.iter().position(is_stranger)
+        {
+            // Whoever belongs here says hello at once, and the newcomer may be one of those.
+            living.remove(oldest).handle.kill();
+        }
         let child = Child {
             name: format!("peer-connection-{}", parts.next.fetch_add(1, Ordering::Relaxed)),
             kind: "PeerConnection",
             parent: NAME.to_owned(),
             restart: Restart::Never,
         };
-        let PeerParts { identity, consensus, view, supervisor, arbiter, .. } = parts;
-        supervisor
-            .spawn_once(child, &arbiter, move || PeerConnection::new(socket, identity, consensus, view));
+        let (supervisor, arbiter) = (parts.supervisor.clone(), parts.arbiter.clone());
+        let is_known = Arc::new(AtomicBool::new(false));
+        let known = Arc::clone(&is_known);
+        let handle =
+            supervisor.spawn_once(child, &arbiter, move || PeerConnection::new(socket, &parts, known));
+        living.push(Living { handle, is_known });
     }
 
     fn listen(&mut self, ctx: &mut Ctx<Self>) -> io::Result<()> {
@@ -99,7 +143,7 @@ impl Actor for PeerListener {
 impl StreamHandler<io::Result<tokio::net::TcpStream>> for PeerListener {
     fn handle(&mut self, accepted: io::Result<tokio::net::TcpStream>, ctx: &mut Self::Context) {
         match accepted.and_then(tokio::net::TcpStream::into_std) {
-            Ok(socket) => self.accept(socket),
+            Ok(socket) => self.accept(socket, ctx.log()),
             Err(error) => warn!(ctx.log(), "cannot accept a peer"; "error" => %error),
         }
     }

@@ -3,6 +3,8 @@
 //! ```text
 //!   Consensus ─► PeerLink ─────────────► peer's PeerConnection ─► its Consensus      Raft's messages
 //!   Consensus ─► Fetcher ── copy ──────► peer's PeerConnection ─► its segments       bytes that no client brought
+//!   Mender ─► BulkSource ─ locate ─────► peer's PeerConnection                       what is held where, and what is committed
+//!   BulkSource ──────────── copy ──────► peer's PeerConnection ─► its segments       bytes in bulk, segment by segment
 //! ```
 //!
 //! A node speaks on connections that it opened itself and listens on those that others opened: a link is one-way but for its
@@ -11,21 +13,29 @@
 //! Owns:   the peer port, the handshakes and their checks (S22).
 //! Never:  understands a Raft message.
 
+pub mod bulk;
 pub mod connection;
+mod copies;
 pub mod fetcher;
 pub mod formation;
 pub mod link;
+pub mod links;
 pub mod listener;
+pub(crate) mod mender;
+pub mod pace;
 pub(crate) mod port;
-mod socket;
+pub mod receiver;
+pub(crate) mod socket;
+pub mod traffic;
 
-use std::sync::Arc;
-use std::sync::RwLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::peer::{Announcement, PEER_VERSION, PeerHello};
-use loglog_proto::{ClusterId, Incarnation, Length, NodeId, RaftId};
-use loglog_storage::Membership;
+use loglog_proto::{ClusterId, Incarnation, Index, Length, NodeId, RaftId};
+use loglog_storage::{Member, Membership};
 
 /// Who we are to our peers, and who they are.
 #[derive(Debug)]
@@ -38,8 +48,14 @@ pub struct PeerIdentity {
     pub incarnation: Incarnation,
     /// Entry bytes of a segment.
     pub segment_bytes_max: Length,
-    /// The members, once the cluster is formed.
+    /// Where this node's peer port is reached.
+    pub address: String,
+    /// How long a connection of a peer's may be without a sign of life.
+    pub patience: Duration,
+    /// The members, once the cluster is formed; of index 0 on a node that waits to be taken in.
     pub membership: RwLock<Option<Membership>>,
+    /// This life of our storage, 0 while there is none.
+    pub life: AtomicU64,
 }
 
 impl PeerIdentity {
@@ -64,15 +80,52 @@ impl PeerIdentity {
 
     /// The first message to a peer.
     #[must_use]
-    pub const fn hello(&self, to: RaftId) -> PeerHello {
-        PeerHello { version: PEER_VERSION, cluster: self.cluster, from: self.raft_id(), to }
+    pub fn hello(&self, to: RaftId) -> PeerHello {
+        PeerHello {
+            version: PEER_VERSION,
+            cluster: self.cluster,
+            from: self.raft_id(),
+            to,
+            membership: self.membership_index(),
+            life: self.life(),
+            address: self.address.clone(),
+        }
     }
 
-    /// Every member's Raft id, once there are members.
-    fn members(&self) -> Option<Vec<RaftId>> {
-        let membership = self.membership.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let members = membership.as_ref()?;
-        Some(members.voters.iter().chain(&members.learners).map(|member| member.id).collect())
+    /// This life of our storage, 0 while there is none.
+    #[must_use]
+    pub fn life(&self) -> u64 {
+        self.life.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_life(&self, life: u64) {
+        self.life.store(life, Ordering::Release);
+    }
+
+    /// A member.
+    #[must_use]
+    pub fn member(&self, id: RaftId) -> Option<Member> {
+        self.members().into_iter().flatten().find(|member| member.id == id)
+    }
+
+    /// Every member but this node.
+    #[must_use]
+    pub fn others(&self) -> Vec<Member> {
+        let members = self.members().into_iter().flatten();
+        members.filter(|member| member.id != self.raft_id()).collect()
+    }
+
+    fn membership_index(&self) -> Index {
+        let membership = self.membership.read().unwrap_or_else(PoisonError::into_inner);
+        membership.as_ref().map_or(Index::ZERO, |membership| membership.index)
+    }
+
+    /// Every member, once there are members.
+    #[must_use]
+    pub fn members(&self) -> Option<Vec<Member>> {
+        let membership = self.membership.read().unwrap_or_else(PoisonError::into_inner);
+        let members = membership.as_ref().filter(|membership| membership.index > Index::ZERO)?;
+        Some(members.voters.iter().chain(&members.learners).cloned().collect())
     }
 
     /// Checks who announces itself.
@@ -93,13 +146,14 @@ impl PeerIdentity {
             return Err(Refusal::new(Code::BadRequest, message));
         }
         let Some(members) = self.members() else { return Ok(()) };
-        match members.iter().find(|member| member.node() == theirs.node) {
+        match members.iter().map(|member| member.id).find(|id| id.node() == theirs.node) {
             Some(member) if member.incarnation() == theirs.incarnation => Ok(()),
             Some(member) => Err(Refusal::new(
                 Code::NotMember,
                 format!(
                     "node {} is a member under incarnation {}, not {}: its directory was lost or is another's, and it must \
-                     not come back under its old place",
+                     not come back under its old place: start it with cluster.join, then `loglog members replace {}`",
+                    theirs.node,
                     theirs.node,
                     member.incarnation(),
                     theirs.incarnation
@@ -122,10 +176,13 @@ impl PeerIdentity {
             let message = format!("this is node {}, not {}", self.raft_id(), hello.to);
             return Err(Refusal::new(Code::WrongNode, message));
         }
-        match self.members() {
-            Some(members) if members.contains(&hello.from) && hello.from != self.raft_id() => Ok(()),
-            _ => Err(Refusal::new(Code::NotMember, format!("{} is no member of this cluster", hello.from))),
+        let is_formed = self.membership.read().unwrap_or_else(PoisonError::into_inner).is_some();
+        // One whose membership is newer than ours may be a member that we have not heard of yet: the leader itself, perhaps.
+        let may_be_member = hello.membership > self.membership_index() || self.member(hello.from).is_some();
+        if is_formed && may_be_member && hello.from != self.raft_id() {
+            return Ok(());
         }
+        Err(Refusal::new(Code::NotMember, format!("{} is no member of this cluster", hello.from)))
     }
 }
 
@@ -146,9 +203,6 @@ pub type SharedIdentity = Arc<PeerIdentity>;
 
 #[cfg(test)]
 mod tests {
-    use loglog_proto::Index;
-    use loglog_storage::Member;
-
     use super::*;
 
     fn raft_id(node: u32, incarnation: u32) -> RaftId {
@@ -164,7 +218,10 @@ mod tests {
             node: NodeId::new(1).unwrap(),
             incarnation: Incarnation::new(7).unwrap(),
             segment_bytes_max: Length::new(100),
+            address: "here:1".to_owned(),
+            patience: Duration::from_secs(5),
             membership: RwLock::new(is_formed.then_some(membership)),
+            life: AtomicU64::new(1),
         }
     }
 
@@ -176,14 +233,26 @@ mod tests {
             cluster: ours.cluster,
             from: raft_id(2, 8),
             to: raft_id(1, 7),
+            membership: Index::new(1),
+            life: 1,
+            address: "there:1".to_owned(),
         };
         assert_eq!(ours.check_hello(&good), Ok(()));
-        let code = |hello| ours.check_hello(&hello).unwrap_err().code;
-        assert_eq!(code(PeerHello { version: 9, ..good }), Code::Version);
-        assert_eq!(code(PeerHello { cluster: ClusterId::new(6).unwrap(), ..good }), Code::WrongCluster);
-        assert_eq!(code(PeerHello { to: raft_id(1, 9), ..good }), Code::WrongNode);
-        assert_eq!(code(PeerHello { from: raft_id(2, 9), ..good }), Code::NotMember);
-        assert_eq!(code(PeerHello { from: raft_id(3, 8), ..good }), Code::NotMember);
+        let code = |change: fn(&mut PeerHello)| {
+            let mut hello = good.clone();
+            change(&mut hello);
+            ours.check_hello(&hello).map_err(|refusal| refusal.code)
+        };
+        assert_eq!(code(|it| it.version = 9), Err(Code::Version));
+        assert_eq!(code(|it| it.cluster = ClusterId::new(6).unwrap()), Err(Code::WrongCluster));
+        assert_eq!(code(|it| it.to = raft_id(1, 9)), Err(Code::WrongNode));
+        assert_eq!(code(|it| it.from = raft_id(2, 9)), Err(Code::NotMember));
+        assert_eq!(code(|it| it.from = raft_id(3, 8)), Err(Code::NotMember));
+        assert_eq!(
+            code(|it| (it.from, it.membership) = (raft_id(3, 8), Index::new(9))),
+            Ok(()),
+            "news to us"
+        );
         assert_eq!(identity(false).check_hello(&good).unwrap_err().code, Code::NotMember);
     }
 

@@ -1,18 +1,19 @@
-//! Peer port: what a node of several has beside a node that is alone.
+//! Peer port: what a node has for others beside what it has for clients.
 //!
-//! Owns:   the peer listener, the links, the fetcher, as children of the node.
-//! Keeps:  the port is open before the cluster is formed, so that nodes find one another.
+//! Owns:   the peer listener, the links, the fetcher, the snapshot receiver, as children of the node.
+//! Keeps:  the port is open before the cluster is formed, so that nodes find one another; a node that is alone has it too, so that
+//!         others can be taken in.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, PoisonError};
 
-use loglog_storage::{Member, Membership};
+use loglog_storage::Membership;
 
 use super::SharedIdentity;
 use super::fetcher::{self, Fetcher};
-use super::link::PeerLink;
 use super::listener::{self, PeerListener, PeerParts};
+use super::receiver::{self, ReceiverParts, SnapshotReceiver};
 use crate::consensus::Peers;
 use crate::node::permanent;
 
@@ -33,6 +34,12 @@ impl PeerPort {
         &self.parts.identity
     }
 
+    /// Who the members are; they can be asked from now on, and may say hello once the port is open.
+    pub(crate) fn know(&self, membership: &Membership) {
+        let mut known = self.parts.identity.membership.write().unwrap_or_else(PoisonError::into_inner);
+        *known = Some(membership.clone());
+    }
+
     /// Listens, unless it does already.
     pub(crate) fn open(&mut self, address: SocketAddr) -> io::Result<()> {
         if self.is_open {
@@ -48,29 +55,23 @@ impl PeerPort {
         Ok(())
     }
 
-    /// Starts a link to each other member, and the fetcher: the cluster is formed.
-    pub(crate) fn link(&self, membership: &Membership) -> Peers {
-        let PeerParts { identity, consensus, supervisor, arbiter, faults, .. } = &self.parts;
-        *identity.membership.write().unwrap_or_else(PoisonError::into_inner) = Some(membership.clone());
-        let others = membership.voters.iter().filter(|member| member.id != identity.raft_id());
-        let others: Vec<Member> = others.cloned().collect();
-        let links = others.iter().map(|peer| {
-            let name = PeerLink::name(peer);
-            let own = (peer.clone(), Arc::clone(identity), consensus.clone(), faults.clone());
-            let link = supervisor.spawn(permanent(&name, "PeerLink"), arbiter, move || {
-                let (peer, identity, consensus, faults) = own.clone();
-                PeerLink::new(peer, identity, consensus, faults)
-            });
-            faults.enlist(&name, &link);
-            (peer.id, link)
-        });
-        let links = links.collect();
-        let own = (Arc::clone(identity), others.clone(), consensus.clone(), faults.clone());
+    /// Starts what speaks to peers: who they are is known, or will be.
+    pub(crate) fn start(&self, membership: &Membership, receiver: ReceiverParts) -> Peers {
+        let PeerParts { identity, consensus, supervisor, arbiter, faults, links, traffic, pace, .. } =
+            &self.parts;
+        links.follow(membership);
+        let own = (Arc::clone(identity), consensus.clone(), faults.clone());
+        let (traffic, pace) = (Arc::clone(traffic), pace.clone());
         let fetcher = supervisor.spawn(permanent(fetcher::NAME, "Fetcher"), arbiter, move || {
-            let (identity, peers, consensus, faults) = own.clone();
-            Fetcher::new(identity, peers, consensus, faults)
+            let (identity, consensus, faults) = own.clone();
+            Fetcher::new(identity, consensus, faults, Arc::clone(&traffic), pace.clone())
+        });
+        let receiver = supervisor.spawn(permanent(receiver::NAME, "SnapshotReceiver"), arbiter, move || {
+            SnapshotReceiver::new(receiver.clone())
         });
         faults.enlist(fetcher::NAME, &fetcher);
-        Peers { links, fetcher: Some(fetcher) }
+        faults.enlist(receiver::NAME, &receiver);
+        self.parts.fetcher.set(fetcher.clone());
+        Peers { links: Arc::clone(links), fetcher, receiver }
     }
 }

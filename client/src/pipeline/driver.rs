@@ -220,6 +220,7 @@ impl Driver {
         self.flushes.wake(self.state.front().map(|token| token.ordinal));
         if let Some((link, connection)) = self.link.as_ref() {
             if !sends.is_empty() {
+                self.hub.refresh(connection);
                 let uploads = self.feed.cut(&sends);
                 connection.append(sends, ReplySink { link: *link, to: self.replies_to.clone() });
                 self.feed.offer(uploads);

@@ -33,7 +33,7 @@ impl FakeCluster {
 
     /// A node dies. If it led, the first `kept` uncommitted entries survive, and nobody leads yet, nor is known to be dead.
     pub(crate) async fn kill(&mut self, at: usize, kept: usize) {
-        let led = self.log.roster().1.is_some_and(|leader| leader.get() as usize == at + 1);
+        let led = self.log.leader().is_some_and(|leader| leader.get() as usize == at + 1);
         self.nodes[at].shut().await;
         if led {
             self.log.crash(kept);

@@ -1,12 +1,13 @@
 //! The log behind one or several [`FakeNode`](super::node::FakeNode)s, and who of them leads.
 //!
-//! Owns:   the model, raw bytes of what is committed, the roster.
+//! Owns:   the model, raw bytes of what is committed, the roster and its changes.
 //! Keeps:  answers go out only once what they rest on is committed (S30, by the model).
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use loglog_proto::entry::Kind;
-use loglog_proto::error::Refusal;
+use loglog_proto::error::{Code, Refusal};
+use loglog_proto::manage::{Change, Manage, Managed, MemberStatus};
 use loglog_proto::request::Append;
 use loglog_proto::response::{MemberAddress, Response, ResponseBody};
 use loglog_proto::{Length, NodeId, Offset, RequestId, WriterId};
@@ -21,8 +22,19 @@ type Whom = (mpsc::UnboundedSender<Response>, RequestId);
 /// A log that nodes share.
 pub(crate) struct FakeLog {
     inner: Mutex<Inner>,
-    roster: Mutex<(Vec<MemberAddress>, Option<NodeId>)>,
+    roster: Mutex<Roster>,
     committed: watch::Sender<Offset>,
+}
+
+/// Who keeps the log, and who leads.
+#[derive(Clone, Default)]
+struct Roster {
+    members: Vec<MemberAddress>,
+    learners: Vec<NodeId>,
+    leader: Option<NodeId>,
+    /// Refuses so many changes with [`Code::Unavailable`].
+    busy: u32,
+    changes: u64,
 }
 
 pub(crate) struct Inner {
@@ -48,25 +60,68 @@ impl FakeLog {
     }
 
     pub(crate) fn join(&self, member: MemberAddress) {
-        let mut roster = self.roster.lock().unwrap();
-        roster.0.retain(|known| known.node != member.node);
-        roster.0.push(member);
+        self.roster().put(member);
+    }
+
+    pub(crate) fn leave(&self, node: NodeId) {
+        self.roster().members.retain(|known| known.node != node);
     }
 
     pub(crate) fn set_leader(&self, leader: Option<NodeId>) {
-        self.roster.lock().unwrap().1 = leader;
+        self.roster().leader = leader;
     }
 
-    pub(crate) fn roster(&self) -> (Vec<MemberAddress>, Option<NodeId>) {
-        self.roster.lock().unwrap().clone()
+    /// Refuses the next `times` changes.
+    pub(crate) fn set_busy(&self, times: u32) {
+        self.roster().busy = times;
+    }
+
+    pub(crate) fn members(&self) -> Vec<MemberAddress> {
+        self.roster().members.clone()
+    }
+
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        self.roster().leader
+    }
+
+    fn roster(&self) -> MutexGuard<'_, Roster> {
+        self.roster.lock().unwrap()
+    }
+
+    /// What `node` answers to a [`Manage`].
+    pub(crate) fn manage(&self, node: NodeId, manage: &Manage) -> ResponseBody {
+        let end = self.end();
+        let mut roster = self.roster();
+        let leads = roster.leader == Some(node);
+        if manage.what != Change::List {
+            if !leads {
+                return ResponseBody::Refused(Refusal::not_leader(roster.leader_address()));
+            }
+            if roster.busy > 0 {
+                roster.busy -= 1;
+                return ResponseBody::Refused(Refusal::new(Code::Unavailable, "another change is under way"));
+            }
+        }
+        let mut after = roster.clone();
+        match after.carry_out(&manage.what, end) {
+            Ok(start) => {
+                let managed = after.managed(start, leads);
+                if !manage.dry_run {
+                    *roster = after;
+                }
+                ResponseBody::Managed(Box::new(managed))
+            }
+            Err(refusal) => {
+                *roster = after;
+                ResponseBody::Refused(refusal)
+            }
+        }
     }
 
     /// What `node` answers to an append if it does not lead.
     pub(crate) fn refusal_of(&self, node: NodeId) -> Option<Refusal> {
-        let (members, leader) = self.roster();
-        let address =
-            || members.iter().find(|member| Some(member.node) == leader).map(|member| member.address.clone());
-        (leader != Some(node)).then(|| Refusal::not_leader(address()))
+        let roster = self.roster();
+        (roster.leader != Some(node)).then(|| Refusal::not_leader(roster.leader_address()))
     }
 
     pub(crate) fn append(&self, whom: Whom, append: &Append, commits: bool) {
@@ -129,5 +184,64 @@ impl FakeLog {
     pub(crate) fn data(&self) -> Vec<ModelEntry> {
         let inner = self.lock();
         inner.model.entries().iter().filter(|entry| entry.writer != WriterId::NONE).cloned().collect()
+    }
+}
+
+impl Roster {
+    fn put(&mut self, member: MemberAddress) {
+        self.members.retain(|known| known.node != member.node);
+        self.members.push(member);
+        self.members.sort_by_key(|member| member.node);
+    }
+
+    fn leader_address(&self) -> Option<String> {
+        let leader = self.members.iter().find(|member| Some(member.node) == self.leader)?;
+        Some(leader.address.clone())
+    }
+
+    /// Returns where the log starts then. Segments begin at every 64th byte.
+    fn carry_out(&mut self, what: &Change, end: Offset) -> Result<Offset, Refusal> {
+        self.changes += u64::from(*what != Change::List);
+        match what {
+            Change::List => {}
+            Change::Trim(before) if *before > end => {
+                return Err(Refusal::new(Code::BadRequest, "beyond the end"));
+            }
+            Change::Trim(before) => return Ok(Offset::new(before.get() / 64 * 64)),
+            Change::Add(new) | Change::Replace(new) => {
+                let known = self.members.iter().find(|member| member.node == new.node);
+                let Some(address) = new.client.clone().or(known.map(|known| known.address.clone())) else {
+                    return Err(Refusal::new(Code::BadRequest, "no address"));
+                };
+                self.put(MemberAddress { node: new.node, address });
+                self.learners.push(new.node);
+            }
+            Change::Promote(node) => self.learners.retain(|learner| learner != node),
+            Change::Remove(node) if self.members.len() == 1 => {
+                return Err(Refusal::new(Code::Forbidden, format!("node {node} is the last voter")));
+            }
+            Change::Remove(node) if self.leader == Some(*node) => {
+                self.leader = self.members.iter().map(|member| member.node).find(|other| other != node);
+                return Err(Refusal::new(Code::Unavailable, "hands over first"));
+            }
+            Change::Remove(node) => self.members.retain(|member| member.node != *node),
+            Change::Lead(node) => self.leader = Some(*node),
+        }
+        Ok(Offset::ZERO)
+    }
+
+    /// `leads`: whether the node that answers does.
+    fn managed(&self, start: Offset, leads: bool) -> Managed {
+        let member = |member: &MemberAddress| MemberStatus {
+            node: member.node.get(),
+            role: if self.learners.contains(&member.node) { "learner" } else { "voter" }.to_owned(),
+            leads: self.leader == Some(member.node),
+            client: member.address.clone(),
+            active: leads.then_some(true),
+            lag: leads.then_some(0),
+            ..MemberStatus::default()
+        };
+        let members = self.members.iter().map(member).collect();
+        Managed { message: "done".to_owned(), start: start.get(), membership: self.changes, members }
     }
 }

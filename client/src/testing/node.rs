@@ -231,7 +231,7 @@ impl Shared {
     }
 
     fn welcome(&self, cluster: ClusterId, end: Offset) -> Welcome {
-        let (members, leader) = self.log.roster();
+        let (members, leader) = (self.log.members(), self.log.leader());
         let limits = WireLimits {
             payload_bytes_max: 1 << 24,
             frame_bytes_max: 1 << 25,
@@ -352,7 +352,7 @@ fn handle(shared: &Arc<Shared>, number: u64, request: Request, to: &mpsc::Unboun
             inner.uploads.push(upload);
             ResponseBody::Uploaded
         }
-        RequestBody::Manage(_) => ResponseBody::Refused(Refusal::new(Code::Forbidden, "not here")),
+        RequestBody::Manage(manage) => shared.log.manage(shared.node, &manage),
         RequestBody::Fault { .. } => ResponseBody::Refused(Refusal::new(Code::Forbidden, "set debug.faults")),
     };
     let _ = to.send(Response { id, body });

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use loglog_proto::error::Code;
 use loglog_proto::limits::{WRITER_MEMORY, WRITER_SEQUENCES_MAX};
-use loglog_proto::{ClusterId, Incarnation};
+use loglog_proto::{ClusterId, Incarnation, NodeId};
 use loglog_storage::{LogStart, Member, Membership, RecoveredEntry};
 use proptest::prelude::*;
 use rand::SeedableRng;

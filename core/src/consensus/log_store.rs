@@ -14,11 +14,12 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
+use crate::control::SnapshotContent;
 use crate::gate::Held;
 use bytes::Bytes;
 use loglog_proto::{Index, Length, LogId, Offset, RaftId, Term};
-use loglog_storage::MetaState;
-use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use loglog_storage::{LogStart, Membership, MetaState};
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot, SnapshotMetadata};
 use raft::{GetEntriesContext, RaftState, StorageError};
 
 /// The log as raft-rs sees it.
@@ -35,6 +36,10 @@ pub(crate) struct LogStore {
     released_end: Offset,
     batches: VecDeque<StoredBatch>,
     old: RefCell<OldBatches>,
+    /// For snapshots: where the log begins, and who keeps it.
+    start: LogStart,
+    segment_bytes_max: Length,
+    membership: Membership,
 }
 
 /// Released batches that a far-behind peer needs: asked for here, read from disk by the shell (S17).
@@ -67,12 +72,7 @@ pub(crate) struct Foundation<'a> {
 impl LogStore {
     pub(crate) fn new(foundation: Foundation<'_>) -> Self {
         let Foundation { meta, commit, applied, applied_end, terms } = foundation;
-        let ids = |members: &[loglog_storage::Member]| members.iter().map(|member| member.id.get()).collect();
-        let conf = ConfState {
-            voters: ids(&meta.membership.voters),
-            learners: ids(&meta.membership.learners),
-            ..ConfState::default()
-        };
+        let conf = conf_state(&meta.membership);
         let hard = HardState {
             term: u64::from(meta.term.get()),
             vote: meta.vote.map_or(0, RaftId::get),
@@ -88,7 +88,27 @@ impl LogStore {
             released_end: applied_end,
             batches: VecDeque::new(),
             old: RefCell::default(),
+            start: meta.start,
+            segment_bytes_max: meta.segment_bytes_max,
+            membership: meta.membership.clone(),
         }
+    }
+
+    /// Who keeps the log from the batch on that is being applied.
+    pub(crate) fn set_membership(&mut self, membership: Membership) {
+        self.membership = membership;
+    }
+
+    /// The log begins at `start` from now on, all before which is applied.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub(crate) fn trim(&mut self, start: LogStart) {
+        assert!(start.index <= self.last().index.next(), "what is trimmed is held");
+        self.start = start;
+        self.before_first = LogId { term: start.previous_term, index: start.index.previous() };
+        let run = self.terms.partition_point(|(first, _)| *first <= start.index);
+        self.terms.drain(..run.saturating_sub(1));
     }
 
     pub(crate) fn last(&self) -> LogId {
@@ -260,9 +280,28 @@ impl raft::Storage for LogStore {
         Ok(self.last().index.get())
     }
 
+    /// All that is applied (S25). What it holds is said; its bytes are copied by whoever needs them.
     fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
-        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+        let (start, end, membership) = (self.start, self.released_end, self.membership.clone());
+        if self.released.index < start.index {
+            // Nothing is applied that a snapshot could end with.
+            return Err(StorageError::SnapshotTemporarilyUnavailable.into());
+        }
+        let metadata = SnapshotMetadata {
+            conf_state: Some(conf_state(&membership)).into(),
+            index: self.released.index.get(),
+            term: u64::from(self.released.term.get()),
+            ..SnapshotMetadata::default()
+        };
+        let segment_bytes_max = self.segment_bytes_max;
+        let data = SnapshotContent { start, end, segment_bytes_max, membership }.encode();
+        Ok(Snapshot { data, metadata: Some(metadata).into(), ..Snapshot::default() })
     }
+}
+
+fn conf_state(membership: &Membership) -> ConfState {
+    let ids = |members: &[loglog_storage::Member]| members.iter().map(|member| member.id.get()).collect();
+    ConfState { voters: ids(&membership.voters), learners: ids(&membership.learners), ..ConfState::default() }
 }
 
 /// # Panics
@@ -280,7 +319,6 @@ pub(crate) fn term(raw: u64) -> Term {
 #[cfg(test)]
 mod tests {
     use loglog_proto::{ClusterId, Incarnation, NodeId};
-    use loglog_storage::{LogStart, Membership};
     use raft::Storage;
 
     use super::*;

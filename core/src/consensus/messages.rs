@@ -3,11 +3,13 @@
 //! Owns:   the translation, both ways.
 //! Never:  lets a field of raft-rs' protobuf reach a socket, or a peer's number reach raft-rs unchecked.
 
+use bytes::Bytes;
 use loglog_proto::peer::{RaftEntry, RaftKind, RaftMessage};
-use loglog_proto::{Index, RaftId};
-use raft::eraftpb::{Entry, Message, MessageType};
+use loglog_proto::{Index, RaftId, Term};
+use raft::eraftpb::{ConfState, Entry, Message, MessageType, Snapshot, SnapshotMetadata};
 
 use super::log_store::{log_id, term};
+use crate::control::SnapshotContent;
 
 /// The kinds that travel.
 const KINDS: [(MessageType, RaftKind); 12] = [
@@ -25,8 +27,11 @@ const KINDS: [(MessageType, RaftKind); 12] = [
     (MessageType::MsgReadIndexResp, RaftKind::ReadIndexResponse),
 ];
 
-/// What raft-rs wants to say, as it travels. `None` for a kind that does not: a snapshot goes another way.
-pub(super) fn outgoing(message: Message) -> Option<RaftMessage> {
+/// What raft-rs wants to say, as it travels. `None` for a kind that does not.
+pub(super) fn outgoing(mut message: Message) -> Option<RaftMessage> {
+    if message.msg_type == MessageType::MsgSnapshot {
+        return announce_snapshot(message.take_snapshot(), &message);
+    }
     let (_, kind) = KINDS.into_iter().find(|(theirs, _)| *theirs == message.msg_type)?;
     Some(RaftMessage {
         kind,
@@ -46,6 +51,69 @@ pub(super) fn outgoing(message: Message) -> Option<RaftMessage> {
             .map(|entry| RaftEntry { log_id: log_id(&entry), content: entry.data })
             .collect(),
     })
+}
+
+/// A snapshot as it travels: which batch it ends with, and what [`SnapshotContent`] says. Its bytes are copied by whoever wants them.
+fn announce_snapshot(snapshot: Snapshot, message: &Message) -> Option<RaftMessage> {
+    let last = snapshot.get_metadata();
+    Some(RaftMessage {
+        log_term: term(last.term),
+        index: Index::new(last.index),
+        context: snapshot.data.clone(),
+        ..empty(
+            RaftKind::Snapshot,
+            RaftId::from_raw(message.from)?,
+            RaftId::from_raw(message.to)?,
+            term(message.term),
+        )
+    })
+}
+
+/// For raft-rs: a snapshot that is in place already.
+pub(super) fn snapshot(message: &RaftMessage, content: &SnapshotContent) -> Message {
+    let ids = |members: &[loglog_storage::Member]| members.iter().map(|it| it.id.get()).collect();
+    let conf_state = ConfState {
+        voters: ids(&content.membership.voters),
+        learners: ids(&content.membership.learners),
+        ..ConfState::default()
+    };
+    let metadata = SnapshotMetadata {
+        conf_state: Some(conf_state).into(),
+        index: message.index.get(),
+        term: u64::from(message.log_term.get()),
+        ..SnapshotMetadata::default()
+    };
+    let snapshot = Snapshot { metadata: Some(metadata).into(), ..Snapshot::default() };
+    Message {
+        msg_type: MessageType::MsgSnapshot,
+        from: message.from.get(),
+        to: message.to.get(),
+        term: u64::from(message.term.get()),
+        snapshot: Some(snapshot).into(),
+        ..Message::default()
+    }
+}
+
+/// Tells a leader that its snapshot is not to be had.
+pub(super) fn snapshot_failed(from: RaftId, to: RaftId, term: Term) -> RaftMessage {
+    RaftMessage { reject: true, ..empty(RaftKind::SnapshotStatus, from, to, term) }
+}
+
+fn empty(kind: RaftKind, from: RaftId, to: RaftId, term: Term) -> RaftMessage {
+    RaftMessage {
+        kind,
+        from,
+        to,
+        term,
+        log_term: Term::ZERO,
+        index: Index::ZERO,
+        commit: Index::ZERO,
+        commit_term: Term::ZERO,
+        reject: false,
+        reject_hint: Index::ZERO,
+        context: Bytes::new(),
+        entries: Vec::new(),
+    }
 }
 
 /// What a peer says, for raft-rs.
@@ -76,8 +144,7 @@ fn entry(entry: RaftEntry) -> Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
-    use loglog_proto::{LogId, Term};
+    use loglog_proto::LogId;
 
     #[test]
     fn s19_every_field_that_matters_crosses_the_mirror() {

@@ -10,6 +10,7 @@
 //! Never:  reads a clock, an RNG of its own, a file or a socket: the shell calls in and carries out the [`Effects`].
 
 mod log_store;
+mod manage;
 mod messages;
 mod peers;
 mod propose;
@@ -20,22 +21,25 @@ use bytes::Bytes;
 use loglog_proto::entry::{Kind, OVERHEAD};
 use loglog_proto::error::Refusal;
 use loglog_proto::limits::BATCH_BYTES;
-use loglog_proto::peer::RaftMessage;
+use loglog_proto::peer::{PeerAccepted, PeerStanding, RaftMessage};
 use loglog_proto::response::Appended;
-use loglog_proto::{Index, Length, LogId, NodeId, Offset, RaftId, Sequence, Term, WriterId};
-use loglog_storage::{Mark, MetaState, NewBatch, NewEntry, RecoveredBatch};
-use raft::eraftpb::Entry;
+use loglog_proto::{Index, Length, LogId, Offset, RaftId, Sequence, Term, WriterId};
+use loglog_storage::{LogStart, Mark, MetaState, NewBatch, NewEntry, RecoveredBatch};
+use raft::eraftpb::{Entry, EntryType};
 use raft::{GetEntriesContext, RawNode, StateRole};
 use rand::Rng;
 use rand::rngs::StdRng;
 use slog::Logger;
 
 use self::log_store::{Foundation, LogStore, log_id};
+pub use self::manage::Order;
+use self::manage::{Ordered, changes_members};
 pub use self::peers::PeerError;
 use crate::append::Append;
 use crate::batch::{Content, recovered_content};
 use crate::certain::Certain;
-use crate::effects::{Answer, Committed, Effects, Fetch};
+use crate::control::Control;
+use crate::effects::{Answer, Committed, Effects, Fetch, Install};
 use crate::gate::Gate;
 use crate::write_queue::{Durable, WriteQueue};
 use crate::writers::Writers;
@@ -95,6 +99,12 @@ pub struct ConsensusStatus {
     pub committed: Committed,
     /// How far it is synced here.
     pub durable: Offset,
+    /// What a peer is told when it says hello.
+    pub accepted: PeerAccepted,
+    /// Index of the membership that this node goes by.
+    pub membership: Index,
+    /// Whether this node counts for the quorum, or only follows, or is no member (any more, or yet).
+    pub place: Place,
     /// Appends that wait for their place.
     pub queued: usize,
     /// Writers remembered.
@@ -112,6 +122,19 @@ pub enum Role {
     Follower,
     /// Wants to lead.
     Candidate,
+}
+
+/// A node's place in its cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Counts for the quorum.
+    Voter,
+    /// Only follows.
+    Learner,
+    /// Not taken in yet.
+    Joining,
+    /// Removed.
+    Gone,
 }
 
 /// The state machine. `T` says where an answer goes; it comes back in [`Effects::answers`], once.
@@ -147,6 +170,26 @@ pub struct Consensus<T> {
     /// Bytes of the append that was refused last for want of space, until there is room for as many.
     refused_bytes: u64,
     role: Role,
+    /// Orders to be decided, and those whose control entries are not committed yet.
+    orders: VecDeque<(T, Order, bool)>,
+    ordered: VecDeque<Ordered<T>>,
+    /// Where this node is reached, if that is better known than by the membership.
+    addresses: Option<(String, String)>,
+    /// Ticks since the start, and at which of them each peer was heard last.
+    ticks: u64,
+    heard: BTreeMap<RaftId, u64>,
+    /// The life of each peer's storage, as it said when it accepted our link (S23).
+    lives: BTreeMap<RaftId, u64>,
+    /// Free bytes of each peer (S37), how we stand, and a start that a peer has trimmed to (S36).
+    free: BTreeMap<RaftId, u64>,
+    standing: Option<PeerStanding>,
+    heard_start: Option<LogStart>,
+    /// Leaders whose snapshot we could not get.
+    failed_installs: Vec<RaftId>,
+    /// A snapshot that the shell is to get.
+    install: Option<Box<Install>>,
+    /// Whether it is being copied.
+    is_installing: bool,
 }
 
 /// A batch of ours that is not committed yet.
@@ -165,20 +208,18 @@ impl<T> Consensus<T> {
     pub fn new(settings: Settings, recovery: Recovery, mut rng: StdRng, logger: &Logger) -> Self {
         let Recovery { meta, mark, tail, terms, writers } = recovery;
         let id = own_id(&meta);
-        let applied = Committed { index: mark.index, offset: mark.offset };
-        // S12. Conf changes are not proposed yet, so none can lie between the mark and the log's end.
-        assert!(meta.membership.index <= applied.index, "no membership above the mark exists yet");
+        let (applied, commit) = certain_of(&meta, mark, &tail);
         let applied_terms: Vec<_> =
             terms.iter().copied().filter(|(first, _)| *first <= applied.index).collect();
         let applied_term = applied_terms.last().map_or(meta.start.previous_term, |(_, term)| *term);
         let mut store = LogStore::new(Foundation {
             meta: &meta,
-            commit: applied.index,
+            commit,
             applied: LogId { term: applied_term, index: applied.index },
             applied_end: applied.offset,
             terms: applied_terms,
         });
-        for batch in &tail {
+        for batch in tail.iter().filter(|batch| batch.log_id.index > applied.index) {
             let content = recovered_content(batch);
             let offset = store.push(entry(batch.log_id, content.encode()), content.log_len());
             assert_eq!(offset, batch.offset, "recovered batches are contiguous");
@@ -186,6 +227,7 @@ impl<T> Consensus<T> {
         let durable = Durable { last: store.last(), end: store.end() };
         let config = raft::Config {
             id: id.get(),
+            // S12: what recovery knows to be committed is applied through `drain`, like all else.
             election_tick: settings.election_ticks,
             heartbeat_tick: settings.heartbeat_ticks,
             applied: applied.index.get(),
@@ -220,7 +262,27 @@ impl<T> Consensus<T> {
             available: u64::MAX,
             refused_bytes: 0,
             role: Role::Follower,
+            orders: VecDeque::new(),
+            ordered: VecDeque::new(),
+            addresses: None,
+            ticks: 0,
+            heard: BTreeMap::new(),
+            lives: BTreeMap::new(),
+            free: BTreeMap::new(),
+            standing: None,
+            heard_start: None,
+            failed_installs: Vec::new(),
+            install: None,
+            is_installing: false,
         };
+        // Trims that were committed before the mark was saved, and not carried out.
+        for payload in tail.iter().filter(|it| it.log_id.index <= applied.index).map(recovered_content) {
+            if let Content::Control(payload) = payload
+                && let Ok(Control::Trim(start)) = Control::decode(&payload)
+            {
+                consensus.heard_start = Some(start);
+            }
+        }
         consensus.draw_timeout();
         if consensus.is_sole_voter() {
             // Nobody else can be asked: waiting for a timeout would only delay the start.
@@ -234,6 +296,7 @@ impl<T> Consensus<T> {
     pub fn tick(&mut self) {
         self.raw.tick();
         self.draw_timeout();
+        self.tell_standing();
         self.certain.tick(&mut self.refused);
     }
 
@@ -263,7 +326,7 @@ impl<T> Consensus<T> {
     }
 
     /// The disk has room for this many more bytes.
-    pub const fn set_available(&mut self, bytes: u64) {
+    pub fn set_available(&mut self, bytes: u64) {
         self.available = bytes;
         if !self.disk_full(self.refused_bytes) {
             self.refused_bytes = 0;
@@ -276,6 +339,7 @@ impl<T> Consensus<T> {
         let committed = self.committed;
         self.drain(wall_clock_ms, &mut effects);
         self.pass_gate(wall_clock_ms, &mut effects);
+        self.obey(wall_clock_ms, &mut effects);
         self.propose(wall_clock_ms, &mut effects);
         self.begin_round(wall_clock_ms, &mut effects);
         effects.groups.extend(std::iter::from_fn(|| self.write.next_group()));
@@ -284,6 +348,8 @@ impl<T> Consensus<T> {
             self.fetching.push((self.fetches, context));
             effects.fetches.push(Fetch { number: self.fetches, first, last: self.committed.index });
         }
+        self.follow_start(&mut effects);
+        self.say_outside_raft(&mut effects);
         if self.committed != committed {
             effects.committed = Some(self.committed);
             effects.mark = Some(self.mark());
@@ -301,6 +367,9 @@ impl<T> Consensus<T> {
             leader: RaftId::from_raw(self.raw.raft.leader_id),
             committed: self.committed,
             durable: self.write.durable().end,
+            accepted: PeerAccepted { life: self.nonce, last: self.write.durable().last },
+            membership: self.meta.membership.index,
+            place: self.place(),
             queued: self.queue.len(),
             writers: self.writers.len(),
             disk_full: self.disk_full(self.refused_bytes),
@@ -343,10 +412,11 @@ impl<T> Consensus<T> {
                     self.certain.confirm(round, Index::new(state.index));
                 }
             }
-            let committed = ready.take_committed_entries().last().map(|entry| Index::new(entry.index));
+            let committed = ready.take_committed_entries();
             self.raw.advance_append_async(ready);
-            if let Some(index) = committed {
-                self.commit(index, effects);
+            if let Some(last) = committed.last() {
+                committed.iter().for_each(|entry| self.apply(entry, effects));
+                self.commit(Index::new(last.index), effects);
             }
             self.persisted();
             self.release_held(effects);
@@ -362,6 +432,18 @@ impl<T> Consensus<T> {
         }
         let at = self.proposed.partition_point(|ours| ours.log_id.index < id.index);
         let ours = self.proposed.get_mut(at).filter(|ours| ours.log_id == id);
+        if let Some(ours) = &ours
+            && ours.entries.first().is_some_and(|it| it.kind == Kind::Control)
+        {
+            if entry.data.is_empty() {
+                // S21: a change of members that raft-rs refused is a noop now.
+                self.proposed.remove(at);
+                self.refuse_ordered(id, effects);
+                return self.accept(entry, wall_clock_ms, effects);
+            }
+            // raft-rs has its own bytes for a change of members; nobody else is to see them (S19).
+            entry.data = Content::Control(ours.entries[0].payload.clone()).encode();
+        }
         let entries = match ours {
             Some(ours) => std::mem::take(&mut ours.entries),
             None if entry.data.is_empty() => {
@@ -397,6 +479,7 @@ impl<T> Consensus<T> {
         self.raw.mut_store().release(index);
         self.raw.advance_apply_to(index.get());
         self.writers.commit(offset);
+        self.answer_orders(index, effects);
         while self.proposed.front().is_some_and(|batch| batch.log_id.index <= index) {
             let batch = self.proposed.pop_front().expect("there is a front");
             effects
@@ -456,11 +539,40 @@ impl<T> Consensus<T> {
         voters.len() == 1 && voters[0].id == own_id(&self.meta)
     }
 
-    /// The node that a Raft id names.
-    #[must_use]
-    pub fn leader_node(&self) -> Option<NodeId> {
-        RaftId::from_raw(self.raw.raft.leader_id).map(RaftId::node)
+    fn place(&self) -> Place {
+        let membership = &self.meta.membership;
+        if self.is_voter() {
+            Place::Voter
+        } else if membership.learners.iter().any(|it| it.id == own_id(&self.meta)) {
+            Place::Learner
+        } else if membership.index == Index::ZERO {
+            Place::Joining
+        } else {
+            Place::Gone
+        }
     }
+}
+
+/// What is surely applied and committed when a node starts (S12): the mark, or the change of members that `meta` holds already;
+/// and all but the last change behind that, since a leader proposes one only after it has applied the one before.
+///
+/// # Panics
+/// If the log ends short of the membership: it was synced only behind the batch that made it.
+fn certain_of(meta: &MetaState, mark: Mark, tail: &[RecoveredBatch]) -> (Committed, Index) {
+    let mut applied = Committed { index: mark.index, offset: mark.offset };
+    let membership = meta.membership.index;
+    if membership > applied.index {
+        let made = tail.iter().find(|batch| batch.log_id.index == membership);
+        let made = made.expect("the log holds the change of members that was applied");
+        applied = Committed { index: membership, offset: made.end };
+    }
+    let changes = tail.iter().filter(|batch| batch.log_id.index > applied.index);
+    let changes: Vec<Index> = changes
+        .filter(|batch| changes_members(&recovered_content(batch).encode()))
+        .map(|batch| batch.log_id.index)
+        .collect();
+    let commit = changes.len().checked_sub(2).map_or(applied.index, |at| changes[at]);
+    (applied, commit)
 }
 
 const fn own_id(meta: &MetaState) -> RaftId {
@@ -477,8 +589,11 @@ fn entry_len(entry: &NewEntry) -> Length {
     Length::of(entry.payload.len() + OVERHEAD)
 }
 
+/// An entry as raft-rs carries it; a change of members is to be known as one.
 fn entry(id: LogId, data: Bytes) -> Entry {
-    Entry { index: id.index.get(), term: u64::from(id.term.get()), data, ..Entry::default() }
+    let entry_type =
+        if changes_members(&data) { EntryType::EntryConfChangeV2 } else { EntryType::EntryNormal };
+    Entry { index: id.index.get(), term: u64::from(id.term.get()), data, entry_type, ..Entry::default() }
 }
 
 #[cfg(test)]

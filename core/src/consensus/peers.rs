@@ -5,13 +5,15 @@
 
 use bytes::Bytes;
 use loglog_proto::entry::Kind;
-use loglog_proto::peer::{RaftKind, RaftMessage};
-use loglog_proto::{Index, LogId, RaftId};
+use loglog_proto::peer::{PeerAccepted, RaftKind, RaftMessage};
+use loglog_proto::{Index, LogId, RaftId, Term};
 use loglog_storage::NewEntry;
+use raft::{ProgressState, SnapshotStatus};
 
-use super::{Consensus, entry, messages, own_id};
-use crate::batch::Content;
-use crate::effects::Effects;
+use super::{Consensus, Role, entry, messages, own_id};
+use crate::batch::{Content, is_content};
+use crate::control::{Control, SnapshotContent};
+use crate::effects::{Effects, Install};
 use crate::gate::{Pass, Want};
 use crate::write_queue::Truncation;
 
@@ -25,12 +27,6 @@ pub enum PeerError {
         to: RaftId,
         /// Who we are.
         own: RaftId,
-    },
-    /// It is from somebody who is no member.
-    #[error("a message from {from}, who is no member")]
-    Stranger {
-        /// Who says so.
-        from: RaftId,
     },
     /// Its batches do not follow one another, or cannot be read.
     #[error("batches from {from} do not follow one another or cannot be read")]
@@ -47,15 +43,88 @@ pub enum PeerError {
 }
 
 impl<T> Consensus<T> {
-    /// A peer says something. What it says about the log waits at the payload gate; all else is heard at once (S32).
+    /// A peer accepted our link, and said what it durably holds. If that is less than it once acknowledged, a leader believes the peer
+    /// and goes back (S23); and whatever became of a snapshot, this is how it stands now (S25).
+    pub fn accepted(&mut self, peer: RaftId, accepted: PeerAccepted) {
+        self.lives.insert(peer, accepted.life);
+        let last = accepted.last.index.get();
+        if self.role != Role::Leader {
+            return;
+        }
+        let Some(progress) = self.raw.raft.mut_prs().get_mut(peer.get()) else { return };
+        if progress.state == ProgressState::Snapshot {
+            let is_there = last >= progress.pending_snapshot;
+            let status = if is_there { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+            self.raw.report_snapshot(peer.get(), status);
+        } else if last < progress.matched {
+            progress.matched = last;
+            progress.become_probe();
+        }
+    }
+
+    /// A snapshot takes the place of a log that no longer joins the leader's, unless this node holds its last batch.
+    fn hear_snapshot(&mut self, message: RaftMessage) -> Result<(), PeerError> {
+        let content = SnapshotContent::decode(&message.context);
+        let content = content.map_err(|_| PeerError::Malformed { from: message.from })?;
+        let last = LogId { term: message.log_term, index: message.index };
+        // raft-rs learns who leads, in which term; of the snapshot only when it is in place.
+        let heartbeat = RaftMessage {
+            kind: RaftKind::Heartbeat,
+            commit: Index::ZERO,
+            index: Index::ZERO,
+            log_term: Term::ZERO,
+            context: Bytes::new(),
+            ..message.clone()
+        };
+        self.hear(heartbeat);
+        if self.raw.raft.term != u64::from(message.term.get())
+            || self.raw.raft.leader_id != message.from.get()
+        {
+            return Ok(());
+        }
+        if last.index <= self.committed.index || self.raw.store().term_of(last.index) == Some(last.term) {
+            self.raw.step(messages::snapshot(&message, &content)).ok();
+            self.draw_timeout();
+        } else if !self.is_installing {
+            self.is_installing = true;
+            self.install = Some(Box::new(Install { last, content }));
+        }
+        Ok(())
+    }
+
+    /// What is said or asked for beside raft-rs' own messages.
+    pub(super) fn say_outside_raft(&mut self, effects: &mut Effects<T>) {
+        effects.standing = self.standing.take();
+        effects.install = self.install.take();
+        let term = super::log_store::term(self.raw.raft.term);
+        for leader in std::mem::take(&mut self.failed_installs) {
+            effects.messages.push(messages::snapshot_failed(own_id(&self.meta), leader, term));
+        }
+    }
+
+    /// A peer says something, in this life of its storage. What it says about the log waits at the payload gate; all else is heard at once (S32).
     ///
     /// # Errors
     /// [`PeerError`] for what no node of ours would say; nothing is changed.
-    pub fn step(&mut self, mut message: RaftMessage) -> Result<(), PeerError> {
+    pub fn step(&mut self, life: u64, mut message: RaftMessage) -> Result<(), PeerError> {
         self.check(&message)?;
-        if message.kind == RaftKind::Append {
-            self.gate.push(message);
-            return Ok(());
+        self.heard.insert(message.from, self.ticks);
+        match message.kind {
+            RaftKind::Append => {
+                self.gate.push(message);
+                return Ok(());
+            }
+            RaftKind::Snapshot => return self.hear_snapshot(message),
+            RaftKind::SnapshotStatus => {
+                let status = if message.reject { SnapshotStatus::Failure } else { SnapshotStatus::Finish };
+                self.raw.report_snapshot(message.from.get(), status);
+                return Ok(());
+            }
+            // What an earlier life of a peer held, this one may have lost (S23).
+            RaftKind::AppendResponse if self.lives.get(&message.from).is_some_and(|now| *now != life) => {
+                return Ok(());
+            }
+            _ => {}
         }
         if message.kind == RaftKind::Heartbeat {
             // S23: a leader that believes more of us than we hold must not commit beyond our end.
@@ -146,11 +215,12 @@ impl<T> Consensus<T> {
         }
     }
 
-    /// As it travels; the entry that opens a term gets the payload it has in our log, which raft-rs does not know.
+    /// As it travels; the entry that opens a term, and one that changes the members, get the payload they have in our log, which
+    /// raft-rs does not know.
     pub(super) fn outgoing(&self, message: raft::eraftpb::Message) -> Option<RaftMessage> {
         let mut message = messages::outgoing(message)?;
         if message.kind == RaftKind::Append {
-            for entry in message.entries.iter_mut().filter(|entry| entry.content.is_empty()) {
+            for entry in message.entries.iter_mut().filter(|entry| !is_content(&entry.content)) {
                 entry.content = self.raw.store().content_of(entry.log_id)?;
             }
         }
@@ -163,22 +233,12 @@ impl<T> Consensus<T> {
         if message.to != own {
             return Err(PeerError::NotForUs { to: message.to, own });
         }
-        if !self
-            .meta
-            .membership
-            .voters
-            .iter()
-            .chain(&self.meta.membership.learners)
-            .any(|it| it.id == message.from)
-        {
-            return Err(PeerError::Stranger { from: message.from });
-        }
         if message.kind == RaftKind::Append {
             let (mut last, mut is_sound) = (LogId { term: message.log_term, index: message.index }, true);
             for entry in &message.entries {
                 let id = entry.log_id;
                 is_sound &= id.index == last.index.next() && id.term >= last.term && id.term <= message.term;
-                is_sound &= Content::decode(&entry.content).is_ok();
+                is_sound &= is_known(&entry.content);
                 last = id;
             }
             if !is_sound {
@@ -195,5 +255,14 @@ impl<T> Consensus<T> {
         self.writers.roll_back(to);
         self.write.truncate(Truncation { first_removed: first, last, to });
         self.give_up_waiting(effects);
+    }
+}
+
+/// Whether a batch's content is one that this version makes.
+fn is_known(content: &Bytes) -> bool {
+    match Content::decode(content) {
+        Ok(Content::Control(payload)) => Control::decode(&payload).is_ok(),
+        Ok(Content::Noop(_) | Content::Data(_)) => true,
+        Err(_) => false,
     }
 }

@@ -37,6 +37,7 @@ impl<T> Consensus<T> {
         let waiting = self.proposed.drain(..).flat_map(|batch| batch.waiting).map(|(token, _)| token);
         let repeats = std::mem::take(&mut self.repeats).into_values().map(|(token, _)| token);
         effects.answers.extend(waiting.chain(repeats).map(|token| (token, Answer::Refused(refusal.clone()))));
+        self.give_up_orders(&refusal, effects);
     }
 
     /// Decides and proposes what waits, as long as the writer has room.
@@ -177,7 +178,14 @@ impl<T> Consensus<T> {
         )
     }
 
-    pub(super) const fn disk_full(&self, wanted: u64) -> bool {
-        self.available < self.settings.free_min.saturating_add(wanted)
+    /// Whether this node has too little room, or so many others that no quorum has enough (S37).
+    pub(super) fn disk_full(&self, wanted: u64) -> bool {
+        if self.available < self.settings.free_min.saturating_add(wanted) {
+            return true;
+        }
+        let voters = &self.meta.membership.voters;
+        let is_low = |free: &u64| *free < self.settings.free_min;
+        let low = voters.iter().filter(|it| self.free.get(&it.id).is_some_and(is_low)).count();
+        voters.len() - low < voters.len() / 2 + 1
     }
 }

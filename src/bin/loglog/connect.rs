@@ -54,6 +54,22 @@ pub(crate) fn stop(error: &Error) -> Stop {
     Stop::new(exit, error.to_string())
 }
 
+/// How to end after a change to the log's members, leader or start that failed. Each may be asked for twice, so "try again" is always right.
+pub(crate) fn stop_change(error: &Error) -> Stop {
+    let is_open = match error {
+        Error::Lost { .. } | Error::TimedOut { .. } => true,
+        Error::Refused(refusal) => refusal.code.may_have_happened(),
+        _ => false,
+    };
+    match stop(error) {
+        Stop::Failure(exit, message) if is_open => Stop::new(
+            exit,
+            format!("{message} (it may have been done all the same: `loglog members list` tells)"),
+        ),
+        stop => stop,
+    }
+}
+
 /// How to end after an append that failed.
 pub(crate) fn stop_append(error: &AppendError) -> Stop {
     let exit = match error {
@@ -93,6 +109,20 @@ mod tests {
         assert_eq!(exit(stop_append(&refused(Code::Interrupted, true))), Exit::Unknown);
         assert_eq!(exit(stop_append(&refused(Code::DiskFull, false))), Exit::Unavailable);
         assert_eq!(exit(stop_append(&refused(Code::TooLarge, false))), Exit::Failed);
+    }
+
+    #[test]
+    fn a_change_that_may_have_been_made_is_told_as_such() {
+        let words = |stop| match stop {
+            Stop::Failure(exit, message) => (exit, message.contains("may have been done")),
+            Stop::Unread => panic!("a failure"),
+        };
+        let refused = |code| Error::Refused(Refusal::new(code, "no"));
+        assert_eq!(words(stop_change(&refused(Code::Forbidden))), (Exit::Failed, false));
+        assert_eq!(words(stop_change(&refused(Code::Unavailable))), (Exit::Unavailable, false));
+        assert_eq!(words(stop_change(&refused(Code::Interrupted))), (Exit::Unavailable, true));
+        let late = Error::TimedOut { after: Duration::from_secs(1), last: None };
+        assert_eq!(words(stop_change(&late)), (Exit::Unavailable, true));
     }
 
     #[test]

@@ -95,7 +95,8 @@ fn tell(endpoints: &[&str], args: &Args) {
     eprintln!("  export LOGLOG_ENDPOINTS={list}");
     eprintln!("  echo hello | loglog append");
     eprintln!("  loglog tail -f");
-    eprintln!("  loglog status\n");
+    eprintln!("  loglog status");
+    eprintln!("  loglog members list\n");
 }
 
 fn address(at: u16, offset: u16) -> SocketAddr {
@@ -111,10 +112,14 @@ fn options(args: &Args, at: u16, nodes: &[ClusterNode]) -> NodeOptions {
         listen_client: address(at, 0),
         listen_peer: address(at, 1),
         cluster_nodes: nodes.to_vec(),
+        join: false,
+        advertise_client: None,
+        advertise_peer: None,
         segment_bytes_max: config.segment.bytes_max,
         upload_bytes_max: config.upload.bytes_max.as_usize(),
         connection_bytes_max: u32::try_from(config.connection.bytes_max.get()).unwrap_or(u32::MAX),
         connections_max: u64::from(config.connection.max),
+        bulk_bytes_per_second: config.peers.bulk_bytes_per_second.get(),
         free_min: config.data.free_min.get(),
         accept_loss: false,
         tick: config.raft.tick,

@@ -14,12 +14,15 @@ mod exit;
 mod fault;
 mod input;
 mod inspect;
+mod leader;
+mod members;
 mod output;
 mod progress;
 mod read;
 mod status;
 mod table;
 mod tail;
+mod trim;
 mod verify;
 
 use std::process::ExitCode;
@@ -51,6 +54,14 @@ enum Command {
     End(end::Args),
     /// Print how a node is.
     Status(status::Args),
+    /// Drop the log's beginning, and print where it starts then.
+    Trim(trim::Args),
+    /// See and change who keeps the log.
+    #[command(subcommand)]
+    Members(members::Members),
+    /// Move the lead.
+    #[command(subcommand)]
+    Leader(leader::Leader),
     /// Describe a segment file or a data directory, without a node.
     Inspect(inspect::Args),
     /// Check data directories byte for byte, without a node.
@@ -87,6 +98,9 @@ fn run(cli: Cli) -> Outcome {
         Command::Tail(args) => online(tail::run(args, at)),
         Command::End(args) => online(end::run(args, at)),
         Command::Status(args) => online(status::run(args, at)),
+        Command::Trim(args) => online(trim::run(args, at)),
+        Command::Members(what) => online(members::run(what, at)),
+        Command::Leader(what) => online(leader::run(what, at)),
         Command::Inspect(args) => inspect::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Dev(args) => dev::run(&args),

@@ -132,6 +132,15 @@ fn for_people(status: &Status) -> String {
                 about_bytes(status.upload_bytes)
             ),
         ),
+        (
+            "peers",
+            format!(
+                "{} sent, {} fetched in {} batches",
+                about_bytes(status.peer_payload_bytes),
+                about_bytes(status.fetched_bytes),
+                grouped(status.fetches)
+            ),
+        ),
         ("up", format!("{}, version {}", uptime(status.uptime_s), status.version)),
         (
             "recoveries",
@@ -144,6 +153,10 @@ fn for_people(status: &Status) -> String {
     // One recovery is every start; more of anything deserves a look.
     if status.generation <= 1 && status.torn_bytes == 0 && status.restarts == 0 {
         rows.pop();
+    }
+    // Zero is the news of a node that has peers, and none of one that is alone.
+    if !status.actors.iter().any(|actor| actor.kind == "PeerListener") {
+        rows.retain(|(name, _)| *name != "peers");
     }
     format!("{}\n{}", facts(&rows), actors(&status.actors))
 }
@@ -200,7 +213,9 @@ mod tests {
             segments: 2,
             generation: 2,
             uptime_s: 3700,
-            actors: vec![actor],
+            peer_payload_bytes: 5 << 20,
+            fetches: 1200,
+            actors: vec![actor, ActorStatus { kind: "PeerListener".into(), ..ActorStatus::default() }],
             ..Status::default()
         };
         let text = for_people(&status);
@@ -209,13 +224,15 @@ mod tests {
             "leader        this node\n",
             "0 to 3145728, 3.00 MiB in 2 segments\n",
             "1 h 1 min",
+            "peers         5.00 MiB sent, 0 B fetched in 1,200 batches\n",
             "recoveries    2, 0 torn bytes cut, 0 restarts\n",
             "actor      state    mailbox  handled  restarts  last panic\n",
             "consensus  running        0   12,345         1  broken\n",
         ] {
             assert!(text.contains(part), "{part:?} in\n{text}");
         }
-        assert!(!for_people(&Status::default()).contains("recoveries"));
+        let alone = for_people(&Status::default());
+        assert!(!alone.contains("recoveries") && !alone.contains("peers"), "{alone}");
     }
 
     #[test]

@@ -40,6 +40,9 @@ impl LogStart {
     pub const GENESIS: Self =
         Self { offset: Offset::ZERO, index: Index::new(2), previous_term: Term::new(1) };
 
+    /// Where a node stands that waits to be taken into a cluster: before genesis, so that it begins with a snapshot.
+    pub const NOTHING: Self = Self { offset: Offset::ZERO, index: Index::new(1), previous_term: Term::ZERO };
+
     /// The batch before the first one kept, as a mark.
     #[must_use]
     pub const fn mark(self) -> Mark {

@@ -10,6 +10,7 @@
 //! Never:  unlinks or cuts anything unsaid: it is copied aside, synced and reported (S7); panics over bytes.
 
 pub(crate) mod cut;
+mod gap;
 mod report;
 pub(crate) mod survey;
 pub(crate) mod walk;
@@ -22,6 +23,7 @@ use std::time::Instant;
 use loglog_proto::header::SegmentHeader;
 use loglog_proto::{Length, LogId, Offset};
 
+pub use self::gap::{Gap, Until};
 pub use self::report::{Loss, OpenError, RecoveryReport};
 use self::survey::{Chain, Found};
 use self::walk::{Stop, Walker};
@@ -165,16 +167,26 @@ impl Recovery<'_> {
         let (kept, damage) = self.walk(&chain, meta)?;
         let kept = match damage {
             None => kept,
-            Some(damage) if self.options.accept_loss => self.accept(meta, chain, kept, damage)?,
-            Some(Damage { path, cut, batch, detail, .. }) => {
-                return Err(OpenError::Corrupt { path, offset: cut, mark: self.mark, batch, detail });
+            Some(damage) if self.options.accept_loss || self.is_disproved(&kept) => {
+                self.accept(meta, chain, kept, damage)?
+            }
+            Some(damage) => {
+                let gap = Box::new(gap::describe(self, meta.state(), &chain, &kept, &damage)?);
+                let Damage { path, cut, detail, .. } = damage;
+                return Err(OpenError::Corrupt { path, offset: cut, detail, gap });
             }
         };
         self.rewrite(&kept)?;
         Ok(kept)
     }
 
-    /// Reads every entry from the mark's segment on. A torn tail is cut on the way.
+    /// Whether the log ends, by what is damaged, where peers have proved that nothing behind was ever committed.
+    fn is_disproved(&self, kept: &Kept) -> bool {
+        let is_above_mark = kept.end >= self.mark.offset && kept.last.index >= self.mark.index;
+        is_above_mark && self.options.uncommitted_from == Some(kept.end)
+    }
+
+    /// Reads every entry from the mark's segment on, or from an earlier one that is suspected. A torn tail is cut on the way.
     fn walk(&mut self, chain: &Chain, meta: &Meta) -> Result<(Kept, Option<Damage>), OpenError> {
         let start = meta.state().start;
         let mut segments = chain.kept.clone();
@@ -186,6 +198,13 @@ impl Recovery<'_> {
         });
         let from =
             segments.iter().rposition(|segment| segment.header.base_offset < self.mark.offset).unwrap_or(0);
+        let from = match self.options.scan_from {
+            Some(suspect) => {
+                let at = segments.iter().rposition(|segment| segment.header.base_offset <= suspect);
+                at.unwrap_or(0).min(from)
+            }
+            None => from,
+        };
         let first = segments.get(from).map_or(start.index, |segment| segment.header.base_index);
         let mut walker = Walker::new(self.mark, first);
         for at in from..segments.len() {
@@ -301,7 +320,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Cuts the log at the damage, for an owner who accepts the loss; all of it is kept aside.
+    /// Cuts the log at the damage, for an owner who accepts the loss or where nothing is lost; all of it is kept aside.
     fn accept(
         &mut self,
         meta: &mut Meta,
@@ -338,7 +357,12 @@ impl Recovery<'_> {
         }
         self.mark = self.mark.min(new_mark);
         let Damage { detail, .. } = damage;
-        self.report.lost = Some(Loss { from: kept.end, last: kept.last, mark: old_mark, bytes, detail });
+        let loss = Loss { from: kept.end, last: kept.last, mark: old_mark, bytes, detail };
+        if self.is_disproved(&kept) {
+            self.report.disproved = Some(loss);
+        } else {
+            self.report.lost = Some(loss);
+        }
         Ok(kept)
     }
 

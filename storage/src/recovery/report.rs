@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use loglog_proto::{ClusterId, LogId, Offset};
 
+use super::Gap;
 use crate::error::IoFailure;
 use crate::meta::{Mark, MetaOpenError};
 
@@ -31,19 +32,17 @@ pub enum OpenError {
     #[error(
         "{} is corrupt at log offset {offset}: {detail}; the mark is batch {} ending at {}. Repair it from another \
          node; a node that is alone may be told to accept the loss of everything from there on (it is kept aside)",
-        path.display(), mark.index, mark.offset
+        path.display(), gap.mark.index, gap.mark.offset
     )]
     Corrupt {
         /// The segment file.
         path: PathBuf,
-        /// Where in the log the first damaged batch begins.
+        /// Where in the log the first damaged batch, or the segment that is not accepted, begins.
         offset: Offset,
-        /// The saved commit: what lies below was acknowledged.
-        mark: Mark,
-        /// The first damaged batch, as far as the headers tell it.
-        batch: Option<LogId>,
         /// What does not hold.
         detail: String,
+        /// What another node is to be asked for.
+        gap: Box<Gap>,
     },
     /// `meta` is damaged: this node's vote and identity are lost. It must not vote again under its old identity.
     #[error("{} is corrupt at byte {at}: {detail}. Replace this node under a new incarnation", path.display())]
@@ -88,6 +87,8 @@ pub struct RecoveryReport {
     pub side_files: Vec<PathBuf>,
     /// What was given up because the loss was accepted.
     pub lost: Option<Loss>,
+    /// What was cut because other nodes proved that it was never committed: nothing is lost (S10).
+    pub disproved: Option<Loss>,
     /// Segment files in which nothing valid was left, so that they went wholly.
     pub empty_segments_removed: usize,
     /// Segments before the start, left by a trim that was interrupted.
@@ -104,7 +105,7 @@ pub struct RecoveryReport {
     pub took: Duration,
 }
 
-/// A loss that was accepted.
+/// What was cut at damage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
     /// Where the first damaged batch began: the log ends there now.

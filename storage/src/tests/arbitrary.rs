@@ -51,7 +51,7 @@ fn look(sim: &SimVfs) {
         Err(other) => panic!("{other}"),
     };
     assert!(!refused || !report.is_sound(), "verify finds what recovery refuses: {:?}", report.findings);
-    let found = dir.open_with(OpenOptions { cluster: None, accept_loss: true }, group).unwrap();
+    let found = dir.open_with(OpenOptions { accept_loss: true, ..OpenOptions::default() }, group).unwrap();
     let (end, last) = (found.end, found.last);
     let mut entries = 0;
     found.reader.scan(found.reader.start(), end, &mut |_| entries += 1).unwrap_or_else(|error| {

@@ -8,7 +8,7 @@ use loglog_proto::{ClusterId, Index, Length, Offset, Term};
 
 use super::kit::{Chain, framed, genesis, open};
 use crate::vfs::SimVfs;
-use crate::{DataDir, Mark, NewBatch, OpenError, OpenOptions, OsVfs, Recovered, Vfs};
+use crate::{DataDir, Gap, Mark, NewBatch, OpenError, OpenOptions, OsVfs, Recovered, Vfs};
 
 const D: &str = "/d";
 const G: Length = Length::new(1000);
@@ -34,7 +34,7 @@ fn segment(base: u64) -> PathBuf {
 
 fn reopen(sim: &SimVfs, accept_loss: bool) -> Result<Recovered, OpenError> {
     let dir = DataDir::lock(Arc::new(sim.clone()), Path::new(D)).unwrap();
-    dir.open_with(OpenOptions { cluster: None, accept_loss }, G)
+    dir.open_with(OpenOptions { accept_loss, ..OpenOptions::default() }, G)
 }
 
 /// Refused, with these words, about this file and offset; then accepted, with `left` batches.
@@ -165,46 +165,211 @@ fn s35_a_segment_without_a_whole_batch_is_as_if_never_made() {
     assert_eq!(found.last.index, Index::new(4));
 }
 
-#[test]
-fn s10_a_peers_copy_repairs_what_is_damaged() {
-    type Harm = fn(&SimVfs);
-    let harms: [Harm; 4] = [
-        |sim| sim.corrupt(&segment(0), 64 + 150, 1).unwrap(),
-        |sim| sim.corrupt(&segment(300), 70, 1).unwrap(),
-        |sim| sim.corrupt(&segment(300), 20, 1).unwrap(),
-        |sim| sim.remove(&segment(300)).unwrap(),
-    ];
-    for harm in harms {
-        let (sim, batches) = log(300, &[1; 8], 2);
-        let peer = sim.fork();
-        harm(&sim);
-        let Err(OpenError::Corrupt { offset, batch, .. }) = reopen(&sim, false) else { panic!("refused") };
-        let peer = reopen(&peer, false).unwrap();
-        // Where a header is damaged the next segment may be the one that does not fit: the hole is what is asked for.
-        let offset = if offset == Offset::new(600) { Offset::new(300) } else { offset };
-        let info = peer.reader.segments().into_iter().rfind(|s| s.header.base_offset <= offset).unwrap();
-        assert!(batch.is_none_or(|batch| peer.reader.term_at(batch.index) == Some(batch.term)));
-        let bytes = peer.reader.read(offset, usize::MAX, info.end).unwrap();
-        let dir = DataDir::lock(Arc::new(sim.clone()), Path::new(D)).unwrap();
-        assert!(dir.repair(info.header, offset, &bytes[..bytes.len() - 1]).is_err(), "not whole");
+/// Repairs from a peer, gap by gap, until the log opens; returns the gaps and what is kept aside.
+fn repair(sim: &SimVfs, peer: &Recovered, scan_from: Option<u64>) -> (Vec<Gap>, Vec<PathBuf>) {
+    let dir = DataDir::lock(Arc::new(sim.clone()), Path::new(D)).unwrap();
+    let (mut gaps, mut aside) = (Vec::new(), Vec::new());
+    let options = OpenOptions { scan_from: scan_from.map(Offset::new), ..OpenOptions::default() };
+    while let Err(error) = dir.open_with(options, G) {
+        let OpenError::Corrupt { gap, .. } = error else { panic!("{error}") };
+        gaps.push((*gap).clone());
+        assert!(gaps.len() < 5, "no end of it: {gaps:?}");
+        if let Some(header) = gap.excess {
+            aside.extend(dir.repair(header, gap.offset).unwrap().finish().unwrap());
+            continue;
+        }
+        let info = peer.reader.segment_of_index(gap.first).unwrap();
+        let (term, until) = (gap.term.is_none_or(|term| term == info.header.term), gap.until);
+        assert!(term && until.is_none_or(|it| peer.reader.term_at(it.last.index) == Some(it.last.term)));
+        let bytes = peer.reader.read(gap.offset, usize::MAX, info.end).unwrap();
         let mut other = bytes.to_vec();
         other[40] ^= 1;
-        assert!(dir.repair(info.header, offset, &other).is_err(), "damaged too");
-        let damaged = sim.contents(&info.path).ok();
-        let aside = dir.repair(info.header, offset, &bytes).unwrap();
-        assert_eq!(aside.map(|path| sim.contents(&path).unwrap()), damaged, "the damaged file is kept");
-        drop(dir);
-        sim.power_cut(crate::vfs::Survival::None, &mut rand::rng());
-        let found = reopen(&sim, false).unwrap();
-        assert_eq!(found.end, Offset::new(800));
-        let mut read = Vec::new();
-        while read.len() < 800 {
-            read.extend_from_slice(
-                &found.reader.read(Offset::new(read.len() as u64), 999, found.end).unwrap(),
-            );
+        let mut repair = dir.repair(info.header, gap.offset).unwrap();
+        assert!(repair.append(&bytes[..bytes.len() - 1]).is_err(), "not whole");
+        assert!(repair.append(&other).is_err(), "damaged too");
+        for batch in bytes.chunks(100) {
+            repair.append(batch).unwrap();
         }
-        assert_eq!(read, batches.iter().flat_map(framed).collect::<Vec<u8>>());
+        let damaged = sim.contents(&info.path).ok();
+        let kept = repair.finish().unwrap();
+        if let Some(damaged) = damaged {
+            assert_eq!(sim.contents(&kept[0]).unwrap(), damaged, "the damaged file is kept");
+        }
+        aside.extend(kept);
     }
+    (gaps, aside)
+}
+
+#[test]
+fn s10_a_peers_copy_repairs_what_is_damaged() {
+    fn cut(sim: &SimVfs, base: u64, len: usize) {
+        let bytes = sim.contents(&segment(base)).unwrap();
+        sim.plant(&segment(base), &bytes[..len]);
+    }
+    type Harm = fn(&SimVfs);
+    type Expected = (u64, bool, Option<u64>);
+    // What is done to three segments of three, three and two batches of 100 bytes, the first batch being 2; how many batches the mark covers;
+    // the first batch of the gap, its term if that is known, the last batch if that is known.
+    let harms: [(Harm, usize, Expected); 12] = [
+        (|sim| sim.corrupt(&segment(0), 64 + 150, 1).unwrap(), 2, (3, true, Some(4))),
+        (|sim| sim.corrupt(&segment(300), 70, 1).unwrap(), 2, (5, true, Some(7))),
+        (|sim| sim.corrupt(&segment(300), 20, 1).unwrap(), 2, (5, true, Some(7))),
+        (|sim| sim.remove(&segment(300)).unwrap(), 2, (5, false, Some(7))),
+        (|sim| sim.remove(&segment(0)).unwrap(), 7, (2, false, Some(4))),
+        (|sim| sim.plant(&segment(0), &[0; 364]), 2, (2, false, Some(4))),
+        (|sim| cut(sim, 300, 64 + 200), 7, (7, false, Some(7))),
+        (|sim| cut(sim, 300, 64 + 250), 2, (7, true, Some(7))),
+        (|sim| sim.plant(&segment(600), b"no header"), 7, (8, false, None)),
+        (|sim| sim.remove(&segment(600)).unwrap(), 7, (8, false, None)),
+        (|sim| cut(sim, 600, 64 + 100), 8, (9, false, None)),
+        (|sim| sim.corrupt(&segment(600), 70, 1).unwrap(), 8, (8, true, None)),
+    ];
+    for (at, (harm, marked, expected)) in harms.into_iter().enumerate() {
+        let (sim, batches) = log(300, &[1; 8], marked);
+        let peer = reopen(&sim.fork(), false).unwrap();
+        harm(&sim);
+        let (gaps, _) = repair(&sim, &peer, None);
+        let gap = &gaps[0];
+        let until = gap.until.map(|until| until.last.index.get());
+        assert_eq!((gap.first.get(), gap.term.is_some(), until), expected, "harm {at}: {gap:?}");
+        assert_eq!(gap.offset.get(), (gap.first.get() - 2) * 100);
+        assert_eq!(gap.term_at(Index::new(1)), Some(Term::new(1)));
+        assert_eq!(gap.is_below_mark(), gap.first.get() <= marked as u64 + 1);
+        is_whole(&sim, &batches);
+    }
+}
+
+/// After a power cut the log is these batches.
+fn is_whole(sim: &SimVfs, batches: &[NewBatch]) {
+    sim.power_cut(crate::vfs::Survival::None, &mut rand::rng());
+    let found = reopen(sim, false).unwrap();
+    let (mut read, all) = (Vec::new(), batches.iter().flat_map(framed).collect::<Vec<u8>>());
+    while read.len() < all.len() {
+        let at = Offset::new(read.len() as u64);
+        read.extend_from_slice(&found.reader.read(at, 999, found.end).unwrap());
+    }
+    assert_eq!((read, found.end.get()), (all.clone(), all.len() as u64));
+    assert!(crate::verify::verify_with(sim, Path::new(D), G).unwrap().is_sound());
+}
+
+/// One round of a repair.
+fn attempt(sim: &SimVfs, peer: &Recovered) -> Result<(), String> {
+    let words = |error: &dyn std::fmt::Display| error.to_string();
+    let dir = DataDir::lock(Arc::new(sim.clone()), Path::new(D)).map_err(|error| words(&error))?;
+    match dir.open_with(OpenOptions::default(), G) {
+        Ok(_) => Ok(()),
+        Err(OpenError::Corrupt { gap, .. }) => {
+            let info = peer.reader.segment_of_index(gap.first).unwrap();
+            let bytes = peer.reader.read(gap.offset, usize::MAX, info.end).unwrap();
+            let mut repair = dir.repair(info.header, gap.offset).map_err(|error| words(&error))?;
+            repair.append(&bytes).map_err(|error| words(&error))?;
+            repair.finish().map_err(|error| words(&error)).map(drop)
+        }
+        Err(error) => Err(words(&error)),
+    }
+}
+
+#[test]
+fn s10_a_power_cut_during_a_repair_leaves_the_damaged_file_or_the_repaired_one() {
+    let (sim, batches) = log(300, &[1; 8], 8);
+    let peer = reopen(&sim.fork(), false).unwrap();
+    sim.plant(&segment(600), b"no header");
+    let mut cuts = 0;
+    for operations in 0.. {
+        let attempted = sim.fork();
+        attempted.power_off_after(operations);
+        let done = attempt(&attempted, &peer).is_ok();
+        for survival in crate::vfs::Survival::ALL {
+            let after = attempted.fork();
+            after.power_cut(survival, &mut rand::rng());
+            match reopen(&after, false) {
+                Err(OpenError::Corrupt { gap, .. }) => assert!(!done && gap.first == Index::new(8)),
+                Err(error) => panic!("{error}"),
+                Ok(found) => assert_eq!(found.end, Offset::new(800)),
+            }
+            attempt(&after, &peer).unwrap();
+            is_whole(&after, &batches);
+            cuts += 1;
+        }
+        if done {
+            break;
+        }
+    }
+    println!("{cuts} power cuts during a repair");
+    assert!(cuts > 20, "{cuts}");
+}
+
+#[test]
+fn s10_several_gaps_are_repaired_one_after_the_other() {
+    let (sim, batches) = log(300, &[1, 1, 1, 2, 2, 3, 3, 3], 8);
+    let peer = reopen(&sim.fork(), false).unwrap();
+    sim.remove(&segment(300)).unwrap();
+    sim.plant(&segment(500), b"no header");
+    sim.corrupt(&segment(0), 64 + 10, 1).unwrap();
+    let (gaps, _) = repair(&sim, &peer, Some(0));
+    assert_eq!(gaps.len(), 3);
+    is_whole(&sim, &batches);
+}
+
+#[test]
+fn s10_a_sealed_file_that_is_too_long_needs_no_peer() {
+    let (sim, batches) = log(300, &[1; 8], 3);
+    let bytes = sim.contents(&segment(0)).unwrap();
+    sim.plant(&segment(0), &[&bytes[..], &[7; 5]].concat());
+    let peer = reopen(&log(300, &[], 0).0, false).unwrap();
+    let (gaps, aside) = repair(&sim, &peer, None);
+    assert!(gaps.len() == 1 && gaps[0].excess.is_some(), "{gaps:?}");
+    assert_eq!(aside.len(), 1);
+    is_whole(&sim, &batches);
+}
+
+#[test]
+fn s10_damage_far_below_the_mark_is_found_where_it_is_suspected() {
+    let (sim, batches) = log(300, &[1; 8], 8);
+    let peer = reopen(&sim.fork(), false).unwrap();
+    sim.corrupt(&segment(0), 64 + 150, 1).unwrap();
+    assert!(reopen(&sim, false).is_ok(), "a start reads the last segments only");
+    let (gaps, _) = repair(&sim, &peer, Some(250));
+    assert_eq!((gaps.len(), gaps[0].first, gaps[0].offset), (1, Index::new(3), Offset::new(100)));
+    is_whole(&sim, &batches);
+}
+
+#[test]
+fn s10_a_file_that_claims_a_place_within_a_repaired_segment_is_kept_aside() {
+    let (sim, batches) = log(300, &[1; 5], 5);
+    let peer = reopen(&sim.fork(), false).unwrap();
+    let bytes = sim.contents(&segment(300)).unwrap();
+    sim.remove(&segment(300)).unwrap();
+    sim.plant(&segment(400), &bytes);
+    let (_, aside) = repair(&sim, &peer, None);
+    assert_eq!(aside, [Path::new(D).join("lost-0000000000000190-0.bak")]);
+    is_whole(&sim, &batches);
+}
+
+#[test]
+fn s10_what_peers_disproved_is_cut_and_nothing_else() {
+    let (sim, batches) = log(300, &[1; 8], 2);
+    sim.corrupt(&segment(300), 64 + 150, 1).unwrap();
+    let open = |uncommitted_from| {
+        let dir = DataDir::lock(Arc::new(sim.clone()), Path::new(D)).unwrap();
+        let uncommitted_from = Some(Offset::new(uncommitted_from));
+        dir.open_with(OpenOptions { uncommitted_from, ..OpenOptions::default() }, G)
+    };
+    for elsewhere in [0, 200, 300, 500] {
+        assert!(matches!(open(elsewhere), Err(OpenError::Corrupt { .. })), "{elsewhere}");
+    }
+    let cut = open(400).unwrap();
+    let report = &cut.report;
+    assert!(report.lost.is_none() && report.disproved.as_ref().is_some_and(|it| it.from.get() == 400));
+    assert_eq!((report.side_files.len(), cut.meta.mark().index), (2, Index::new(3)));
+    drop(cut);
+    is_whole(&sim, &batches[..4]);
+
+    let (sim, _) = log(300, &[1; 8], 5);
+    sim.corrupt(&segment(300), 64 + 50, 1).unwrap();
+    let dir = DataDir::lock(Arc::new(sim.clone()), Path::new(D)).unwrap();
+    let options = OpenOptions { uncommitted_from: Some(Offset::new(300)), ..OpenOptions::default() };
+    assert!(matches!(dir.open_with(options, G), Err(OpenError::Corrupt { .. })), "never below the mark");
 }
 
 fn header(sim: &SimVfs, base: u64) -> SegmentHeader {
@@ -294,10 +459,10 @@ fn s07_foreign_files_are_left_alone_and_own_temporaries_removed() {
 fn another_clusters_directory_is_refused() {
     let (sim, _) = log(300, &[1; 5], 3);
     let dir = DataDir::lock(Arc::new(sim), Path::new(D)).unwrap();
-    let options = OpenOptions { cluster: ClusterId::new(9), accept_loss: false };
+    let options = OpenOptions { cluster: ClusterId::new(9), ..OpenOptions::default() };
     let error = dir.open(options).unwrap_err();
     assert_eq!(error.to_string(), "/d belongs to cluster 000000000000abcd, not to 0000000000000009");
-    let mine = OpenOptions { cluster: Some(genesis(1).cluster), accept_loss: false };
+    let mine = OpenOptions { cluster: Some(genesis(1).cluster), ..OpenOptions::default() };
     dir.open(mine).unwrap();
 }
 

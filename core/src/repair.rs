@@ -1,0 +1,227 @@
+//! Repair: what to do about a gap in the log, given what the other nodes say (S10).
+//!
+//! ```text
+//!     gap, answers ─► Copy    somebody holds the very batch, or has committed one where ours is unknown
+//!                  ─► Cut     what is committed elsewhere contradicts our log above the mark
+//!                  ─► Trim    nothing is missing: a file is too long
+//!                  ─► Wait    for anything else
+//! ```
+//!
+//! Why a copy is right although nothing of it need be committed: a term has one leader, who orders its batches once. So two logs that hold
+//! a batch of the same index and term are equal up to it (Log Matching, Raft §5.3), and a segment, whose batches are all of one term, may be
+//! copied as far as the peer holds it. Where our own term is unknown, only a committed batch vouches for what follows: if ours
+//! was another, it was never committed.
+//!
+//! Owns:   that decision.
+//! Never:  cuts at or below the mark; takes silence for an answer.
+
+use loglog_proto::header::SegmentHeader;
+use loglog_proto::peer::Located;
+use loglog_proto::{Index, LogId};
+use loglog_storage::Gap;
+
+/// What one peer says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Of the first batch of the gap.
+    pub first: Located,
+    /// Of its last, where that is known.
+    pub until: Option<Located>,
+}
+
+/// What is to be done next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Copy from this answer's peer on, from the gap's begin, up to this batch.
+    Copy {
+        /// Which answer's.
+        peer: usize,
+        /// The last batch.
+        last: LogId,
+    },
+    /// Cut the log at the gap: nothing from there on was ever committed.
+    Cut,
+    /// Cut the file before the gap to its exact length.
+    Trim(SegmentHeader),
+    /// Ask again later.
+    Wait(Why),
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// No peer says anything.
+    Silence,
+    /// Nobody who answers holds the batch, nor has anybody committed another one there.
+    NotHeld,
+    /// What is committed elsewhere contradicts what was committed here: no repair is known.
+    Contradiction,
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Silence => "no other node answers",
+            Self::NotHeld => {
+                "no node that answers holds the damaged batch, or has committed another one in its place"
+            }
+            Self::Contradiction => {
+                "the other nodes have committed other batches than this one: is it theirs?"
+            }
+        })
+    }
+}
+
+/// The next step. Answers of peers that are silent are `None`.
+#[must_use]
+pub fn decide(gap: &Gap, answers: &[Option<Answer>]) -> Step {
+    if let Some(header) = gap.excess {
+        return Step::Trim(header);
+    }
+    let copy = match (gap.term, gap.until) {
+        (Some(term), _) => best(answers, |answer| answer.first.held.filter(|held| held.term == term)),
+        (None, Some(until)) => {
+            let holds = |held: LogId| held.term == until.last.term && held.index >= until.last.index;
+            let held = |answer: &Answer| answer.until?.held.filter(|held| holds(*held)).map(|_| until.last);
+            best(answers, held).or_else(|| {
+                let contradicts = |it: Located| {
+                    it.committed.is_some_and(|it| it.index == until.last.index && it != until.last)
+                };
+                let is_disproved = answers.iter().flatten().filter_map(|it| it.until).any(contradicts);
+                is_disproved.then(|| best(answers, |answer| committed_there(gap.first, answer))).flatten()
+            })
+        }
+        (None, None) => best(answers, |answer| committed_there(gap.first, answer)),
+    };
+    if let Some((peer, last)) = copy {
+        return Step::Copy { peer, last };
+    }
+    match answers.iter().flatten().any(|answer| contradicts(gap, answer)) {
+        true if gap.is_below_mark() => Step::Wait(Why::Contradiction),
+        true => Step::Cut,
+        false if answers.iter().all(Option::is_none) => Step::Wait(Why::Silence),
+        false => Step::Wait(Why::NotHeld),
+    }
+}
+
+/// The peer that offers most.
+fn best(answers: &[Option<Answer>], last: impl Fn(&Answer) -> Option<LogId>) -> Option<(usize, LogId)> {
+    let offers = answers.iter().enumerate().filter_map(|(at, answer)| Some((at, last(answer.as_ref()?)?)));
+    offers.max_by_key(|(at, last)| (last.index, std::cmp::Reverse(*at)))
+}
+
+/// How far a peer holds the segment of a batch that it knows to be committed.
+fn committed_there(index: Index, answer: &Answer) -> Option<LogId> {
+    answer.first.held.filter(|_| answer.first.committed.is_some_and(|it| it.index == index))
+}
+
+/// Whether a peer has committed a batch, at or before the gap's first, that is not ours: then none of ours from there on ever was.
+fn contradicts(gap: &Gap, answer: &Answer) -> bool {
+    let Some(committed) = answer.first.committed else { return false };
+    gap.term_at(committed.index).is_some_and(|ours| ours != committed.term)
+}
+
+#[cfg(test)]
+mod tests {
+    use loglog_proto::{ClusterId, Offset, RequestId, Term};
+    use loglog_storage::{Mark, Until};
+
+    use super::*;
+
+    fn id(term: u32, index: u64) -> LogId {
+        LogId { term: Term::new(term), index: Index::new(index) }
+    }
+
+    fn located(held: Option<LogId>, committed: LogId) -> Located {
+        Located { id: RequestId::new(1), held, committed: Some(committed) }
+    }
+
+    fn answer(held: Option<LogId>, committed: LogId) -> Option<Answer> {
+        Some(Answer { first: located(held, committed), until: None })
+    }
+
+    /// Batch 20, of term 3, is damaged; before it lie batches of term 1, of term 2 from 8 on, of term 3 from 15 on.
+    fn gap(mark: u64) -> Gap {
+        Gap {
+            first: Index::new(20),
+            offset: Offset::new(1000),
+            term: Some(Term::new(3)),
+            until: None,
+            excess: None,
+            used: Offset::new(2000),
+            mark: Mark { index: Index::new(mark), offset: Offset::new(900) },
+            terms: vec![
+                (Index::new(1), Term::new(1)),
+                (Index::new(8), Term::new(2)),
+                (Index::new(15), Term::new(3)),
+            ],
+        }
+    }
+
+    #[test]
+    fn s10_who_holds_the_batch_gives_it_committed_or_not() {
+        for mark in [10, 25] {
+            assert_eq!(decide(&gap(mark), &[]), Step::Wait(Why::Silence));
+            assert_eq!(decide(&gap(mark), &[None, None]), Step::Wait(Why::Silence));
+            let longer = [answer(Some(id(3, 22)), id(3, 18)), None, answer(Some(id(3, 30)), id(3, 17))];
+            assert_eq!(decide(&gap(mark), &longer), Step::Copy { peer: 2, last: id(3, 30) });
+            let equal = [answer(Some(id(3, 22)), id(3, 20)), answer(Some(id(3, 22)), id(3, 20))];
+            assert_eq!(decide(&gap(mark), &equal), Step::Copy { peer: 0, last: id(3, 22) });
+        }
+    }
+
+    #[test]
+    fn s10_only_what_is_committed_elsewhere_disproves_ours_and_only_above_the_mark() {
+        let decided = |mark, held, committed| decide(&gap(mark), &[None, answer(held, committed)]);
+        assert_eq!(decided(10, Some(id(4, 20)), id(4, 20)), Step::Cut, "another batch there");
+        assert_eq!(decided(10, None, id(4, 16)), Step::Cut, "another one before it");
+        assert_eq!(decided(10, None, id(3, 14)), Step::Cut, "or the same term too early");
+        assert_eq!(
+            decided(10, Some(id(4, 20)), id(3, 19)),
+            Step::Wait(Why::NotHeld),
+            "held is not committed"
+        );
+        assert_eq!(decided(10, None, id(3, 19)), Step::Wait(Why::NotHeld), "it may come");
+        assert_eq!(decided(10, None, id(2, 9)), Step::Wait(Why::NotHeld));
+        assert_eq!(decided(25, Some(id(4, 20)), id(4, 20)), Step::Wait(Why::Contradiction));
+        assert_eq!(decided(20, Some(id(4, 20)), id(4, 20)), Step::Wait(Why::Contradiction));
+        assert_eq!(decided(25, None, id(3, 19)), Step::Wait(Why::NotHeld));
+        let both = [answer(Some(id(4, 20)), id(3, 19)), answer(Some(id(3, 21)), id(3, 19))];
+        assert_eq!(decide(&gap(10), &both), Step::Copy { peer: 1, last: id(3, 21) });
+    }
+
+    #[test]
+    fn s10_where_the_term_is_unknown_the_next_segment_or_a_commit_vouches() {
+        let unknown = Gap { term: None, ..gap(10) };
+        assert_eq!(decide(&unknown, &[answer(Some(id(4, 30)), id(3, 19))]), Step::Wait(Why::NotHeld));
+        let committed = [answer(Some(id(4, 30)), id(4, 20))];
+        assert_eq!(decide(&unknown, &committed), Step::Copy { peer: 0, last: id(4, 30) });
+        assert_eq!(decide(&unknown, &[answer(None, id(4, 18))]), Step::Cut, "ours ends before");
+
+        let until = Until { last: id(4, 40), offset: Offset::new(5000) };
+        let hole = Gap { until: Some(until), ..unknown };
+        let says = |first: Located, until: Located| Some(Answer { first, until: Some(until) });
+        let holds = says(located(Some(id(3, 25)), id(3, 20)), located(Some(id(4, 44)), id(4, 39)));
+        assert_eq!(decide(&hole, &[None, holds]), Step::Copy { peer: 1, last: id(4, 40) });
+        let lacks = says(located(Some(id(3, 25)), id(3, 20)), located(None, id(3, 25)));
+        assert_eq!(decide(&hole, &[lacks]), Step::Wait(Why::NotHeld), "ours may be longer");
+        let other = says(located(Some(id(3, 25)), id(3, 20)), located(Some(id(5, 60)), id(5, 40)));
+        assert_eq!(
+            decide(&hole, &[lacks, other]),
+            Step::Copy { peer: 0, last: id(3, 25) },
+            "what follows is void"
+        );
+    }
+
+    #[test]
+    fn s10_a_file_that_is_too_long_needs_nobody() {
+        let header = SegmentHeader {
+            cluster: ClusterId::new(1).unwrap(),
+            base_offset: Offset::ZERO,
+            base_index: Index::new(2),
+            term: Term::new(1),
+            previous_term: Term::new(1),
+        };
+        assert_eq!(decide(&Gap { excess: Some(header), ..gap(25) }, &[]), Step::Trim(header));
+    }
+}
