@@ -47,6 +47,8 @@ pub(crate) struct LogStore {
 struct OldBatches {
     /// What raft-rs was told to wait for.
     wanted: Vec<(Index, GetEntriesContext)>,
+    /// From which indexes on something is being read: raft-rs asks for the same with every answer of the peer.
+    reading: Vec<Index>,
     /// What was read for it, while raft-rs is told so.
     read: Vec<Entry>,
 }
@@ -200,6 +202,11 @@ impl LogStore {
         std::mem::take(&mut self.old.borrow_mut().wanted)
     }
 
+    /// What was wanted from `first` on was read, or could not be.
+    pub(crate) fn end_reading(&self, first: Index) {
+        self.old.borrow_mut().reading.retain(|reading| *reading != first);
+    }
+
     /// Holds what was read while raft-rs looks at it.
     pub(crate) fn set_read(&self, entries: Vec<Entry>) {
         self.old.borrow_mut().read = entries;
@@ -215,7 +222,11 @@ impl LogStore {
         if !context.can_async() {
             return Err(StorageError::Compacted.into());
         }
-        old.wanted.push((Index::new(low), context));
+        let low = Index::new(low);
+        if !old.reading.contains(&low) {
+            old.reading.push(low);
+            old.wanted.push((low, context));
+        }
         Err(StorageError::LogTemporarilyUnavailable.into())
     }
 }
@@ -380,6 +391,9 @@ mod tests {
         assert!(store.take_wanted().is_empty(), "s17: only for those who can wait");
         assert!(store.entries(8, 10, None, GetEntriesContext::empty(true)).is_err());
         assert_eq!(store.take_wanted()[0].0, Index::new(8));
+        assert!(store.entries(8, 10, None, GetEntriesContext::empty(true)).is_err());
+        assert!(store.take_wanted().is_empty(), "it is being read");
+        store.end_reading(Index::new(8));
         store.set_read(vec![Entry { index: 8, term: 3, ..Entry::default() }]);
         assert_eq!(store.entries(8, 10, None, GetEntriesContext::empty(true)).unwrap().len(), 1);
         assert_eq!(store.entries(9, 10, None, GetEntriesContext::empty(false)).unwrap().len(), 1);

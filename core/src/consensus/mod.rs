@@ -162,7 +162,7 @@ pub struct Consensus<T> {
     /// Makes this life's ReadIndex contexts unlike any other's (S20).
     nonce: u64,
     /// Old batches that the shell reads for raft-rs.
-    fetching: Vec<(u64, GetEntriesContext)>,
+    fetching: Vec<(u64, Index, GetEntriesContext)>,
     fetches: u64,
     /// Number of the newest `Ready` that has reached the disk.
     persisted_ready: u64,
@@ -345,7 +345,7 @@ impl<T> Consensus<T> {
         effects.groups.extend(std::iter::from_fn(|| self.write.next_group()));
         for (first, context) in self.raw.store().take_wanted() {
             self.fetches += 1;
-            self.fetching.push((self.fetches, context));
+            self.fetching.push((self.fetches, first, context));
             effects.fetches.push(Fetch { number: self.fetches, first, last: self.committed.index });
         }
         self.follow_start(&mut effects);

@@ -162,10 +162,15 @@ impl<T> Consensus<T> {
     }
 
     /// Old batches that were asked for by [`Effects::fetches`], read from the segments: their ids and contents, in order,
-    /// beginning with the one asked for. Empty if they could not be read: raft-rs asks again.
+    /// beginning with the one asked for. Empty if they could not be read.
     pub fn fetched(&mut self, fetch: u64, batches: Vec<(LogId, Content)>) {
-        let Some(at) = self.fetching.iter().position(|(number, _)| *number == fetch) else { return };
-        let (_, context) = self.fetching.swap_remove(at);
+        let Some(at) = self.fetching.iter().position(|(number, ..)| *number == fetch) else { return };
+        let (_, first, context) = self.fetching.swap_remove(at);
+        self.raw.store().end_reading(first);
+        if batches.is_empty() {
+            // raft-rs asks again with the peer's next answer; at once it would get the same.
+            return;
+        }
         let entries = batches.into_iter().map(|(log_id, content)| entry(log_id, content.encode())).collect();
         self.raw.store().set_read(entries);
         self.raw.on_entries_fetched(context);
