@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix_rt::ArbiterHandle;
+use loglog_core::control::MEMBERS_MAX;
 use loglog_proto::peer::PeerStanding;
 use loglog_proto::{NodeId, RaftId};
 use loglog_storage::{Member, Membership};
@@ -23,6 +24,9 @@ use crate::consensus::ConsensusSlot;
 use crate::faults::Faults;
 use crate::node::permanent;
 use crate::supervisor::{Handle, Supervisor};
+
+/// The most links: twice the members that there can be, for those who come and go.
+const LINKS_MAX: usize = 2 * MEMBERS_MAX;
 
 /// What links are made with.
 #[derive(Clone)]
@@ -88,8 +92,12 @@ impl Links {
 
     /// Somebody whom we do not know speaks to us, as a leader does to a node that lags or is to be taken in: he is answered.
     pub fn introduce(&self, member: &Member) {
-        if self.parts.identity.member(member.id).is_none() {
-            self.aim(&mut self.lock(), member);
+        if self.parts.identity.member(member.id).is_some() {
+            return;
+        }
+        let mut links = self.lock();
+        if links.contains_key(&member.id.node()) || links.len() < LINKS_MAX {
+            self.aim(&mut links, member);
         }
     }
 
