@@ -5,7 +5,7 @@
 //! Never:  decides what is wanted: the gate does, and the upload buffer.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -42,6 +42,8 @@ pub const NAME: &str = "fetcher";
 const ROUNDS_AT_ONCE: u32 = 4;
 /// How long one copy may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// So long one peer is waited for alone: it may be frozen or cut off, while another has the batch.
+const HEAD_START: Duration = Duration::from_millis(200);
 /// Wait between two rounds over the peers for one batch.
 const PAUSE: Duration = Duration::from_millis(2);
 /// Batches fetched at a time: each has a connection of its own.
@@ -67,10 +69,14 @@ pub struct Fetcher {
     leader: Option<RaftId>,
     slots: Arc<Semaphore>,
     idle: Pool,
+    slow: Slow,
 }
 
 /// Connections that wait for their next use.
 type Pool = Rc<RefCell<HashMap<RaftId, Vec<TcpStream>>>>;
+
+/// Peers that let the last copy wait: they are asked after the others.
+type Slow = Rc<RefCell<HashSet<RaftId>>>;
 
 /// Get these payloads, from the leader first.
 #[derive(Debug, Message)]
@@ -128,6 +134,7 @@ impl Fetcher {
             leader: None,
             slots,
             idle: Pool::default(),
+            slow: Slow::default(),
         }
     }
 
@@ -136,7 +143,7 @@ impl Fetcher {
             return;
         }
         let mut peers = self.identity.others();
-        peers.sort_by_key(|peer| Some(peer.id) != leader);
+        let slow = Rc::clone(&self.slow);
         let (identity, idle, log_id) = (Arc::clone(&self.identity), Rc::clone(&self.idle), want.log_id);
         let (slots, traffic, pace) = (Arc::clone(&self.slots), Arc::clone(&self.traffic), self.pace.clone());
         let fetching = async move {
@@ -147,19 +154,15 @@ impl Fetcher {
             }
             let mut last = io::Error::other("there are no peers");
             for round in 0..ROUNDS {
-                for peer in &peers {
-                    match socket::within(PATIENCE, copy(&identity, &idle, peer, &want)).await {
-                        Ok(payloads) => {
-                            traffic.fetched(payloads.iter().map(Bytes::len).sum());
-                            return Ok((want, payloads));
-                        }
-                        // It is about to have what it sent; another that does not answer would only hold this up.
-                        Err(error) if Some(peer.id) == leader && is_not_yet(&error) => {
-                            last = error;
-                            break;
-                        }
-                        Err(error) => last = error,
+                // A slow peer must not keep us from asking the others again; a large batch may need its time.
+                let patience = PATIENCE.min(HEAD_START * (1 << round.min(10)));
+                peers.sort_by_key(|peer| (slow.borrow().contains(&peer.id), Some(peer.id) != leader));
+                match copy_from_any(&identity, (&idle, &slow), (&peers, leader), &want, patience).await {
+                    Ok(payloads) => {
+                        traffic.fetched(payloads.iter().map(Bytes::len).sum());
+                        return Ok((want, payloads));
                     }
+                    Err(error) => last = error,
                 }
                 if round >= ROUNDS_AT_ONCE {
                     actix_rt::time::sleep(PAUSE).await;
@@ -182,6 +185,48 @@ impl Fetcher {
             }
         }));
         self.running.insert(log_id, fetch);
+    }
+}
+
+/// Copies one batch from the first peer that has it. The next one is asked when one refuses, and beside one that is slow.
+async fn copy_from_any(
+    identity: &SharedIdentity,
+    (idle, slow): (&Pool, &Slow),
+    (peers, leader): (&[Member], Option<RaftId>),
+    want: &Want,
+    patience: Duration,
+) -> io::Result<Vec<Bytes>> {
+    let (mut waiting, mut asked) = (peers.iter(), FuturesUnordered::new());
+    let mut silent = Vec::new();
+    let mut last = io::Error::other("there are no peers");
+    loop {
+        let next = waiting.next();
+        if let Some(peer) = next {
+            silent.push(peer.id);
+            asked.push(
+                async move { (peer.id, socket::within(PATIENCE, copy(identity, idle, peer, want)).await) },
+            );
+        }
+        let patience = if next.is_some() { HEAD_START } else { patience };
+        match tokio::time::timeout(patience, asked.next()).await {
+            Ok(Some((peer, copied))) => {
+                slow.borrow_mut().remove(&peer);
+                silent.retain(|it| *it != peer);
+                match copied {
+                    Ok(payloads) => return Ok(payloads),
+                    // It is about to have what it sent; another that does not answer would only hold this up.
+                    Err(error) if Some(peer) == leader && is_not_yet(&error) => return Err(error),
+                    Err(error) => last = error,
+                }
+            }
+            Ok(None) => return Err(last),
+            Err(_) => {
+                slow.borrow_mut().extend(&silent);
+                if next.is_none() {
+                    return Err(last);
+                }
+            }
+        }
     }
 }
 
