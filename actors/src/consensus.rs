@@ -45,8 +45,10 @@ use crate::view::LogView;
 /// The name of the one actor of this kind in a node.
 pub const NAME: &str = "consensus";
 
-/// How often it is looked whether payloads are missing: twice this long after a batch came, they are fetched.
-const MISSING_INTERVAL: Duration = Duration::from_millis(2);
+/// How often it is looked whether payloads are missing: those that were at the last look, too, are fetched. Uploads of a busy client
+/// may come some milliseconds behind the leader's word, and what is fetched meanwhile is carried twice; a writer that does not
+/// upload at all is not waited for (see the upload buffer).
+const MISSING_INTERVAL: Duration = Duration::from_millis(8);
 
 /// The actor.
 pub struct Consensus {

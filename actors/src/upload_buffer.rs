@@ -61,7 +61,7 @@ pub struct UploadBuffer {
     /// Appends whose payloads are sought at other nodes, and what came behind them.
     seek: Seek<Waiting>,
     /// Batches that wait for payloads, and by payload the batch that waits.
-    wanted: HashMap<LogId, Want>,
+    wanted: HashMap<LogId, (Want, usize)>,
     /// The last sequence of each writer that went to consensus: what comes after its batch is of no use.
     delivered: HashMap<WriterId, Sequence>,
     wanted_by: HashMap<(WriterId, Sequence), LogId>,
@@ -297,8 +297,18 @@ impl UploadBuffer {
         }
     }
 
-    /// Passes a wanted batch on, if all its payloads are here; they are not needed here then.
-    fn deliver(&mut self, want: Want) -> Option<Want> {
+    /// Passes a wanted batch on, if all its payloads are here; they are not needed here then. The first `found` of them were seen
+    /// before; else says how many there are now.
+    fn deliver(&mut self, want: Want, mut found: usize) -> Option<(Want, usize)> {
+        // From where the last look ended: uploads come one by one, and a batch has thousands.
+        while let Some(it) = want.references.get(found) {
+            let key = (it.writer, it.sequence);
+            if self.buffer.get(key).is_none_or(|(_, crc)| crc != it.payload_crc) {
+                self.wanted_by.insert(key, want.log_id);
+                return Some((want, found));
+            }
+            found += 1;
+        }
         let keys = want.references.iter().map(|it| (it.writer, it.sequence));
         let held = keys.clone().zip(&want.references).map(|(key, it)| {
             // Other bytes than the leader's are none: they are fetched (S31).
@@ -325,8 +335,10 @@ impl UploadBuffer {
                 None
             }
             Err(missing) => {
+                // It made room for another meanwhile.
                 self.wanted_by.insert(missing, want.log_id);
-                Some(want)
+                let found = keys.clone().position(|key| key == missing).unwrap_or(0);
+                Some((want, found))
             }
         }
     }
@@ -397,10 +409,11 @@ impl Handler<Upload> for UploadBuffer {
             Err(refusal) => Answer::Refused(refusal),
         };
         message.ticket.answer(answer);
-        if let Some(want) = self.wanted_by.remove(&key).and_then(|log_id| self.wanted.remove(&log_id))
-            && let Some(want) = self.deliver(want)
+        if let Some((want, found)) =
+            self.wanted_by.remove(&key).and_then(|log_id| self.wanted.remove(&log_id))
+            && let Some((want, found)) = self.deliver(want, found)
         {
-            self.wanted.insert(want.log_id, want);
+            self.wanted.insert(want.log_id, (want, found));
         }
         self.show_bytes();
     }
@@ -417,11 +430,11 @@ impl Handler<Wanted> for UploadBuffer {
         }
         let mut unlikely = Vec::new();
         for want in wants {
-            if let Some(want) = self.deliver(want) {
+            if let Some((want, found)) = self.deliver(want, 0) {
                 if self.is_unlikely(&want) {
                     unlikely.push(want.clone());
                 }
-                self.wanted.insert(want.log_id, want);
+                self.wanted.insert(want.log_id, (want, found));
             }
         }
         if !unlikely.is_empty()
