@@ -26,6 +26,7 @@ use crate::gate::Want;
 use crate::membership::MemberChange;
 use crate::{Answer, Append, Consensus, Recovery, Role, Settings, WriteGroup, Writers};
 
+static LOSSES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 const NODES: u32 = 3;
 const WRITERS: u64 = 3;
 
@@ -173,6 +174,13 @@ impl Node {
     }
 }
 
+fn successor(seed: u64, old: &MetaState, new: &MetaState, what: &str) {
+    assert!(new.term >= old.term, "seed {seed}: {what}: term sinks");
+    assert!(!(new.term == old.term && old.vote.is_some() && new.vote != old.vote), "seed {seed}: {what}: revoted");
+    assert!(new.start.offset >= old.start.offset, "seed {seed}: {what}: start sinks");
+    assert!(new.membership.index >= old.membership.index, "seed {seed}: {what}: membership sinks");
+}
+
 fn reference(entry: &NewEntry) -> Reference {
     Reference {
         writer: entry.writer,
@@ -230,6 +238,9 @@ struct Cluster {
     faults: bool,
     /// Whether members change.
     moves: bool,
+    nasty: bool,
+    cuts: Vec<(RaftId, RaftId)>,
+    stands: Vec<(RaftId, RaftId, PeerStanding)>,
     /// Every committed byte that any node showed, by offset.
     seen: BTreeMap<Offset, (LogId, Vec<(WriterId, Sequence)>)>,
     leaders: HashMap<Term, RaftId>,
@@ -256,6 +267,9 @@ impl Cluster {
             next_token: 1,
             faults: true,
             moves: false,
+            nasty: std::env::var("NASTY").is_ok(),
+            cuts: Vec::new(),
+            stands: Vec::new(),
             seen: BTreeMap::new(),
             leaders: HashMap::new(),
             now: 0,
@@ -267,7 +281,22 @@ impl Cluster {
         let node = &mut self.nodes[at];
         let effects = node.consensus.turn(self.now);
         if let Some(meta) = effects.save {
+            successor(self.seed, &node.meta, &meta, "save");
             node.meta = *meta;
+        }
+        let cut = self.faults && self.nasty && self.rng.random_bool(0.003);
+        let node = &mut self.nodes[at];
+        if cut {
+            // Crash right behind the save.
+            let seed = self.rng.random();
+            let mut rng = StdRng::seed_from_u64(seed);
+            let id = node.id;
+            node.crash(&mut rng, seed);
+            self.restarted.push(id);
+            for writer in &mut self.writers {
+                writer.outstanding = None;
+            }
+            return;
         }
         node.unsynced.extend(effects.groups);
         let life = node.consensus.status().accepted.life;
@@ -279,7 +308,11 @@ impl Cluster {
         if let Some(standing) = effects.standing {
             let from = node.id;
             for other in self.nodes.iter_mut().filter(|other| other.id != from) {
-                other.consensus.stands(from, standing);
+                if self.nasty && self.faults || !self.faults && !self.cuts.is_empty() {
+                    self.stands.push((from, other.id, standing));
+                } else {
+                    other.consensus.stands(from, standing);
+                }
             }
         }
         let node = &mut self.nodes[at];
@@ -296,7 +329,7 @@ impl Cluster {
         if let Some(mark) = effects.mark {
             assert!(mark.offset >= node.mark.offset && mark.offset <= node.end(), "s06");
             // It rides unsynced: a crash may find an old one.
-            if !self.faults || self.rng.random_bool(0.5) {
+            if !self.faults || self.rng.random_bool(0.5) || effects.trim.is_some() {
                 node.mark = mark;
             }
         }
@@ -304,6 +337,7 @@ impl Cluster {
             let start = meta.start;
             assert!(start.index <= node.consensus.status().committed.index, "s36: never past our own commit");
             node.mark = node.mark.max(start.mark());
+            successor(self.seed, &node.meta, &meta, "trim");
             node.meta = *meta;
             node.disk.retain(|batch| batch.offset >= start.offset);
             assert!(
@@ -415,6 +449,9 @@ impl Cluster {
         if self.faults && self.rng.random_bool(0.1) {
             return;
         }
+        if self.faults && self.cuts.contains(&(message.from, message.to)) {
+            return;
+        }
         if self.faults && self.rng.random_bool(0.05) {
             self.network.push((life, message.clone()));
         }
@@ -475,7 +512,15 @@ impl Cluster {
             node.id != self.nodes[at].id && node.disk.iter().any(|batch| batch.log_id == install.last)
         };
         let holder = self.nodes.iter().find(holds);
-        let is_late = self.nodes[at].mark.index >= install.last.index;
+        let own = &self.nodes[at];
+        let would_lose = own.disk.iter().any(|batch| batch.log_id == install.last)
+            && own.disk.last().is_some_and(|batch| batch.log_id.index > install.last.index)
+            && own.consensus.status().committed.index < install.last.index;
+        if would_lose {
+            LOSSES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            println!("seed {}: INSTALL WOULD DROP {:?}..{:?} committed {:?}", self.seed, install.last, own.disk.last().map(|b| b.log_id), own.consensus.status().committed.index);
+        }
+        let is_late = self.nodes[at].mark.index.max(self.nodes[at].consensus.status().committed.index) >= install.last.index;
         let Some(holder) = holder.filter(|_| !is_late && !(self.faults && self.rng.random_bool(0.2))) else {
             self.nodes[at].consensus.install_failed();
             return self.turn(at);
@@ -649,7 +694,34 @@ impl Cluster {
             }
             20..75 => self.deliver(),
             75..92 if self.nodes[at].ticks_asleep == 0 => self.sync(at),
-            92..98 if self.nodes[at].ticks_asleep == 0 => self.fetch(at),
+            92..97 if self.nodes[at].ticks_asleep == 0 => self.fetch(at),
+            97 if self.nasty => match self.rng.random_range(0..4) {
+                0 if self.rng.random_bool(0.2) => {
+                    // Some directions are cut, for long.
+                    self.cuts.clear();
+                    if self.rng.random_bool(0.7) {
+                        let ids: Vec<RaftId> = self.nodes.iter().map(|n| n.id).collect();
+                        let one = ids[self.rng.random_range(0..ids.len())];
+                        for id in ids {
+                            if id != one {
+                                if self.rng.random_bool(0.8) { self.cuts.push((one, id)); }
+                                if self.rng.random_bool(0.8) { self.cuts.push((id, one)); }
+                            }
+                        }
+                    }
+                }
+                1 if self.rng.random_bool(0.1) => self.nodes[at].ticks_asleep = 200,
+                _ => {
+                    while !self.stands.is_empty() && self.rng.random_bool(0.8) {
+                        let which = self.rng.random_range(0..self.stands.len());
+                        let (from, to, standing) = self.stands.swap_remove(which);
+                        if self.rng.random_bool(0.5) || self.cuts.contains(&(from, to)) { continue; }
+                        if let Some(node) = self.nodes.iter_mut().find(|n| n.id == to) {
+                            node.consensus.stands(from, standing);
+                        }
+                    }
+                }
+            },
             98 => match self.rng.random_range(0..6) {
                 0 => self.reconnect(),
                 1 if self.nodes[at].ticks_asleep == 0 => self.install(at),
@@ -681,6 +753,10 @@ fn run(seed: u64, moves: bool) -> Counts {
     }
     // Heal: everybody is up, nothing is lost; all must converge.
     cluster.faults = false;
+    cluster.cuts.clear();
+    for node in &mut cluster.nodes {
+        node.ticks_asleep = node.ticks_asleep.min(15);
+    }
     for writer in &mut cluster.writers {
         writer.outstanding = None;
     }
@@ -709,7 +785,7 @@ fn run(seed: u64, moves: bool) -> Counts {
         }
     }
     // Shown only where the test fails.
-    cluster.tell();
+    if std::env::var("TELL").is_ok() { cluster.tell(); }
     let after: usize = cluster.writers.iter().map(|writer| writer.acknowledged.len()).sum();
     assert!(after > before + 30, "seed {seed}: healed, it makes progress: {before} to {after}");
     let leader = cluster.leader().expect("somebody leads");
@@ -905,4 +981,216 @@ fn s26_members_come_go_and_are_wiped_and_nothing_is_lost() {
     println!("all seeds: {all:?}");
     let Counts { acknowledged, changes, installs, wiped, trims, .. } = all;
     assert!(acknowledged > 4000 && changes > 60 && installs > 20 && wiped > 5 && trims > 20, "{all:?}");
+}
+
+#[test]
+#[ignore]
+fn review_many() {
+    let get = |name: &str, or: u64| std::env::var(name).ok().and_then(|it| it.parse().ok()).unwrap_or(or);
+    let (from, to, moves) = (get("FROM", 0), get("TO", 1000), get("MOVES", 1) == 1);
+    let mut failed = Vec::new();
+    let mut total = Counts::default();
+    for seed in from..to {
+        match std::panic::catch_unwind(|| run(seed, moves)) {
+            Ok(counts) => total = sum([total, counts].into_iter()),
+            Err(_) => failed.push(seed),
+        }
+    }
+    println!("{total:?} losses {:?} failed {failed:?}", LOSSES);
+    assert!(failed.is_empty());
+}
+
+/// A message of this kind from another node to `to`.
+fn bare(kind: RaftKind, from: RaftId, to: RaftId, term: Term) -> RaftMessage {
+    RaftMessage {
+        kind, from, to, term,
+        log_term: Term::ZERO, index: Index::ZERO, commit: Index::ZERO, commit_term: Term::ZERO,
+        reject: false, reject_hint: Index::ZERO, context: Bytes::new(), entries: Vec::new(),
+    }
+}
+
+#[test]
+fn review_read_index_without_entries() {
+    let (mut cluster, at) = settled();
+    let own = cluster.nodes[at].id;
+    let peer = cluster.nodes.iter().map(|it| it.id).find(|id| *id != own).unwrap();
+    let term = cluster.nodes[at].consensus.status().term;
+    let _ = cluster.nodes[at].consensus.step(1, bare(RaftKind::ReadIndex, peer, own, term));
+    cluster.turn(at);
+}
+
+#[test]
+fn review_term_zero_append() {
+    let (mut cluster, at) = settled();
+    let follower = (at + 1) % 3;
+    let own = cluster.nodes[follower].id;
+    let peer = cluster.nodes[at].id;
+    for _ in 0..60 { cluster.nodes[follower].consensus.tick(); cluster.turn(follower); }
+    let s = cluster.nodes[follower].consensus.status();
+    println!("{:?} {}", s.role, s.term);
+    let _ = cluster.nodes[follower].consensus.step(1, bare(RaftKind::Heartbeat, peer, own, Term::ZERO));
+    cluster.turn(follower);
+    let s = cluster.nodes[follower].consensus.status();
+    println!("{:?} {}", s.role, s.term);
+    assert!(s.term > Term::ZERO);
+}
+
+#[test]
+fn review_ack_beyond_end() {
+    let (mut cluster, at) = settled();
+    let own = cluster.nodes[at].id;
+    let term = cluster.nodes[at].consensus.status().term;
+    for other in 0..3 { if other != at {
+        let peer = cluster.nodes[other].id;
+        let m = RaftMessage { index: Index::new(1 << 40), ..bare(RaftKind::AppendResponse, peer, own, term) };
+        let life = cluster.nodes[other].consensus.status().accepted.life;
+        let _ = cluster.nodes[at].consensus.step(life, m);
+        cluster.turn(at);
+    } }
+    for kind in [RaftKind::TransferLeader, RaftKind::TimeoutNow, RaftKind::ReadIndexResponse, RaftKind::HeartbeatResponse, RaftKind::SnapshotStatus] {
+        let peer = cluster.nodes[(at + 1) % 3].id;
+        let _ = cluster.nodes[at].consensus.step(7, RaftMessage { index: Index::new(u64::MAX), commit: Index::new(u64::MAX), reject_hint: Index::new(u64::MAX), ..bare(kind, peer, own, term) });
+        cluster.turn(at);
+    }
+    for k in 0..30 { for n in 0..3 { cluster.tick(n); } for _ in 0..20 { cluster.deliver(); } for n in 0..3 { cluster.sync(n); } let _ = k; }
+}
+
+#[test]
+fn review_stand_with_a_start_of_nobody() {
+    let (mut cluster, at) = settled();
+    let follower = (at + 1) % 3;
+    let peer = cluster.nodes[at].id;
+    let start = (Offset::new(u64::MAX / 2), Index::new(3), Term::new(1));
+    cluster.nodes[follower].consensus.stands(peer, PeerStanding { free: 1 << 40, start, is_copying: false });
+    let effects = cluster.nodes[follower].consensus.turn(1);
+    assert!(effects.trim.is_none(), "saved durably: {:?}", effects.trim);
+}
+
+/// A snapshot that was given up by the leader, and was installed all the same: is the whole log copied again?
+#[test]
+fn review_a_peer_that_joins_our_log_is_not_sent_another_snapshot() {
+    let (mut cluster, at) = settled();
+    cluster.trim();
+    for _ in 0..300 { for n in 0..3 { cluster.sync(n); } cluster.deliver(); }
+    let start = cluster.nodes[at].meta.start;
+    assert!(start.index > Index::new(2), "trimmed: {start:?}");
+    let leader = cluster.nodes[at].id;
+    let status = cluster.nodes[at].consensus.status();
+    // Another node begins with nothing.
+    let id = RaftId::new(NodeId::new(9).unwrap(), Incarnation::new(9).unwrap());
+    cluster.order(at, Order::Members(MemberChange::Add(member(id))));
+    cluster.nodes.push(Node::joining(id, 5));
+    for round in 0..300 {
+        if round % 10 == 0 { for n in 0..4 { cluster.tick(n); } }
+        for n in 0..3 { cluster.sync(n); }
+        for _ in 0..6 { cluster.deliver(); }
+        if cluster.nodes[3].install.is_some() { break; }
+    }
+    let first = cluster.nodes[3].install.clone().expect("a snapshot came").last;
+    println!("first snapshot {first:?}");
+    // The log grows; the link flaps while it copies (life the same, nothing held yet).
+    let before = cluster.nodes[at].committed;
+    for _ in 0..5 {
+        for writer in 0..3 { cluster.writers[writer].outstanding = None; cluster.append(writer); }
+        for n in 0..3 { cluster.turn(n); }
+        for _ in 0..100 { for n in 0..3 { cluster.sync(n); } cluster.deliver(); }
+    }
+    println!("{before} {}", cluster.nodes[at].committed);
+    let nothing = cluster.nodes[3].consensus.status().accepted;
+    cluster.nodes[at].consensus.accepted(id, nothing);
+    cluster.turn(at);
+    for round in 0..100 { if round % 10 == 0 { cluster.tick(at); } for _ in 0..6 { cluster.deliver(); } for n in 0..3 { cluster.sync(n); } }
+    // The first one is in place.
+    cluster.install(3);
+    while !cluster.restarted.is_empty() { cluster.reconnect(); }
+    cluster.turn(at);
+    let mut again = false;
+    for round in 0..200 { if round % 10 == 0 { for n in 0..4 { cluster.tick(n); } } for _ in 0..6 { cluster.deliver(); } for n in 0..4 { cluster.sync(n); cluster.fetch(n); }
+        again |= cluster.nodes[3].install.is_some();
+    }
+    println!("{:?} {:?}", status.term, leader);
+    assert!(!again, "the whole log is copied again: {:?}", cluster.nodes[3].install);
+}
+
+#[test]
+fn review_an_install_drops_what_was_acknowledged_meanwhile() {
+    let (mut cluster, a) = settled();
+    let (l, f) = ((a + 1) % 3, (a + 2) % 3);
+    let (ida, idl, idf) = (cluster.nodes[a].id, cluster.nodes[l].id, cluster.nodes[f].id);
+    for writer in &mut cluster.writers { writer.outstanding = None; }
+    let run = |cluster: &mut Cluster, up: &[usize], cut: &[(RaftId, RaftId)], rounds: usize| {
+        for round in 0..rounds {
+            for at in up {
+                if round % 10 == 0 { cluster.tick(*at); }
+                cluster.sync(*at);
+                cluster.fetch(*at);
+            }
+            for _ in 0..6 {
+                if let Some((_, m)) = cluster.network.first() && (cut.contains(&(m.from, m.to)) || !up.iter().any(|at| cluster.nodes[*at].id == m.to)) {
+                    cluster.network.remove(0);
+                    continue;
+                }
+                cluster.deliver();
+            }
+        }
+    };
+    let append = |cluster: &mut Cluster, at: usize| {
+        for writer in 0..3 { cluster.writers[writer].outstanding = None; cluster.append(writer); }
+        cluster.turn(at);
+    };
+    // F is away; A and L go on; A trims.
+    append(&mut cluster, a);
+    run(&mut cluster, &[a, l], &[], 30);
+    append(&mut cluster, a);
+    run(&mut cluster, &[a, l], &[], 30);
+    // Nobody hears how others stand from now on: it is said once a second only.
+    cluster.cuts.push((ida, idl));
+    // The last batch that L knows to be committed; A trims up to there, L takes the entry and never hears that it is committed.
+    let batches = &cluster.nodes[a].disk;
+    let last = batches.len() - 1;
+    let (before, first) = (&batches[last - 1], &batches[last]);
+    let to = LogStart { offset: first.offset, index: first.log_id.index, previous_term: before.log_id.term };
+    cluster.order(a, Order::Trim { asked: to.offset, to });
+    for _ in 0..20 {
+        cluster.sync(a); cluster.sync(l);
+        if cluster.nodes[a].meta.start == to { break; }
+        cluster.deliver();
+    }
+    cluster.network.clear();
+    assert_eq!(cluster.nodes[a].meta.start, to, "A has trimmed");
+    assert!(cluster.nodes[l].meta.start != to, "L has not");
+    // F is back; A sends it a snapshot. L hears nothing.
+    run(&mut cluster, &[a, f], &[], 40);
+    let install = cluster.nodes[f].install.clone().expect("a snapshot for F");
+    // A crashes. L leads, with F; it appends to F, whose copy goes on.
+    cluster.network.clear();
+    for _ in 0..3000 {
+        run(&mut cluster, &[l, f], &[], 1);
+        for at in [l, f] { cluster.tick(at); }
+        if cluster.nodes[l].consensus.status().role == Role::Leader { break; }
+    }
+    assert_eq!(cluster.nodes[l].consensus.status().role, Role::Leader);
+    // From now on what L says is heard until F holds all of it; that it is committed F does not hear.
+    let mut acked = 0;
+    for round in 0..400 {
+        if round % 10 == 0 { cluster.tick(l); }
+        cluster.sync(l); cluster.sync(f); cluster.fetch(f);
+        if round == 3 { append(&mut cluster, l); }
+        let Some((_, m)) = cluster.network.first().cloned() else { continue };
+        if round < 60 && m.to != ida { println!("{round} {:?} to {} term {} prev {}@{} n {} commit {} rej {} hint {}", m.kind, m.to, m.term, m.index, m.log_term, m.entries.len(), m.commit, m.reject, m.reject_hint); }
+        let silent = m.to == ida || (m.to == idf && m.commit >= install.last.index);
+        if silent { cluster.network.remove(0); } else { cluster.deliver(); }
+        acked = cluster.nodes[l].committed.get();
+    }
+    let held = cluster.nodes[f].disk.last().unwrap().log_id;
+    let known = cluster.nodes[f].consensus.status().committed.index;
+    println!("snapshot {:?}, F holds {held:?}, knows {known:?} committed; L has committed up to {acked}, F's end {:?}", install.last, cluster.nodes[f].end());
+    let committed = cluster.nodes[l].committed;
+    let _ = idl;
+    // L crashes; F puts the snapshot in place, copied from A, which is back.
+    assert!(cluster.nodes[f].mark.index < install.last.index, "what finish_install looks at");
+    if cluster.nodes[f].end() < committed { println!("F was not needed"); }
+    cluster.install(f);
+    println!("F's end now {:?}", cluster.nodes[f].end());
+    assert!(cluster.nodes[f].end() >= committed, "acknowledged entries are on L alone now");
 }

@@ -237,3 +237,34 @@ fn s26_what_makes_no_sense_or_breaks_the_quorum_is_refused() {
         cluster.status(other).is_some_and(|status| status.role == "removed" || status.role == "follower")
     });
 }
+
+/// Review: all whom a node knows are gone when it comes back; its leader is new to it.
+#[test]
+fn review_a_node_comes_back_to_members_it_never_heard_of() {
+    let mut cluster = Cluster::start(program(), 3);
+    let load = Load::start(cluster.clients(), LOAD);
+    load.progress(500, RESUME);
+    let asleep = cluster.follower();
+    cluster.kill(asleep);
+    load.progress(500, RESUME);
+    for id in [4, 5] {
+        cluster.join(id);
+        cluster.take_in(id);
+    }
+    load.progress(500, RESUME);
+    for id in [1, 2, 3].into_iter().filter(|id| *id != asleep) {
+        within("it is removed", RESUME * 2, || cluster.manage(&Change::Remove(node(id))).ok());
+        load.progress(50, RESUME * 2);
+        cluster.forget(id);
+    }
+    load.progress(500, RESUME);
+    let _ = load.finish();
+    cluster.restart(asleep);
+    for _ in 0..30 {
+        std::thread::sleep(Duration::from_secs(1));
+        for id in cluster.ids() {
+            println!("{id}: {:?}", cluster.status(id).map(|it| (it.start, it.committed, it.durable)));
+        }
+    }
+    check_same(&cluster);
+}

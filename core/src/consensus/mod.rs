@@ -336,7 +336,7 @@ impl<T> Consensus<T> {
     /// Goes on as far as it can. `wall_clock_ms` (since 1970) goes into the entry that opens a term, nowhere else.
     pub fn turn(&mut self, wall_clock_ms: u64) -> Effects<T> {
         let mut effects = Effects { answers: std::mem::take(&mut self.refused), ..Effects::default() };
-        let committed = self.committed;
+        let (committed, start) = (self.committed, self.meta.start);
         self.drain(wall_clock_ms, &mut effects);
         self.pass_gate(wall_clock_ms, &mut effects);
         self.obey(wall_clock_ms, &mut effects);
@@ -350,6 +350,14 @@ impl<T> Consensus<T> {
         }
         self.follow_start(&mut effects);
         self.say_outside_raft(&mut effects);
+        // Taken when the start grew; term, vote and members may have changed since, in this very turn.
+        if let Some(state) = &mut effects.trim {
+            **state = self.meta.clone();
+        }
+        if let Some(state) = &mut effects.save {
+            // The start goes behind the mark (S36).
+            state.start = start;
+        }
         if self.committed != committed {
             effects.committed = Some(self.committed);
             effects.mark = Some(self.mark());

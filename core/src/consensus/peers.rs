@@ -53,6 +53,12 @@ impl<T> Consensus<T> {
         }
         let Some(progress) = self.raw.raft.mut_prs().get_mut(peer.get()) else { return };
         if progress.state == ProgressState::Snapshot {
+            let joins = self.raw.store().term_of(accepted.last.index) == Some(accepted.last.term);
+            let Some(progress) = self.raw.raft.mut_prs().get_mut(peer.get()) else { return };
+            if joins && last < progress.pending_snapshot {
+                // An earlier snapshot than the last one told is in place, and our log joins it: go on from there.
+                progress.pending_snapshot = last;
+            }
             let is_there = last >= progress.pending_snapshot;
             let status = if is_there { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
             self.raw.report_snapshot(peer.get(), status);
@@ -232,6 +238,10 @@ impl<T> Consensus<T> {
         let own = own_id(&self.meta);
         if message.to != own {
             return Err(PeerError::NotForUs { to: message.to, own });
+        }
+        // raft-rs takes term 0 for its own, and looks for the context of a ReadIndex, which nobody forwards here, unasked.
+        if message.term == Term::ZERO || message.kind == RaftKind::ReadIndex {
+            return Err(PeerError::Malformed { from: message.from });
         }
         if message.kind == RaftKind::Append {
             let (mut last, mut is_sound) = (LogId { term: message.log_term, index: message.index }, true);
