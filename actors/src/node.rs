@@ -11,7 +11,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use actix_rt::Arbiter;
@@ -262,6 +262,7 @@ impl Node {
                 address: peer_address(&options),
                 patience: socket::patience(options.tick, Settings::default().election_ticks),
                 membership: RwLock::new(None),
+                introduced: Mutex::default(),
                 life: AtomicU64::new(0),
             });
             let links = Arc::new(Links::new(LinkParts {
@@ -486,6 +487,10 @@ impl Node {
 
     /// One member is gone: the others go too, and all come back through recovery.
     async fn restart_group(&mut self, name: &str, panic: String) -> Result<(), NodeError> {
+        if self.mending.is_some() {
+            // It is down already; this is told of the life before.
+            return Ok(());
+        }
         self.group.stop(true).await;
         // Members that went down with it, or because of it, are part of the same restart.
         while let Ok(event) = self.events.try_recv() {
@@ -511,7 +516,7 @@ impl Node {
 
     /// Puts a snapshot in place, between two lives of the storage group (S25).
     async fn install(&mut self, received: Received) -> Result<(), NodeError> {
-        let Received { installer, mark, generation } = received;
+        let Received { installer, last, mark, generation } = received;
         if self.mending.is_some() || generation != self.services.view.generation() {
             // A repair goes on, or a recovery has removed the files: whoever leads sends another snapshot if one is needed.
             if let Some(consensus) = self.services.consensus.get() {
@@ -522,6 +527,14 @@ impl Node {
         self.group.stop(false).await;
         if let Ok(reason) = self.fatal.try_recv() {
             return Err(NodeError::Disk(reason));
+        }
+        // Another leader may have brought us the snapshot's last batch meanwhile, and more behind it, which we have acknowledged: then what
+        // we hold is the log, and the snapshot less (Raft §7).
+        let reader = self.services.view.reader();
+        if reader.is_some_and(|it| last.index <= it.last().index && it.term_at(last.index) == Some(last.term))
+        {
+            info!(self.log, "a snapshot is not needed any more"; "batch" => %last);
+            return self.recover().await;
         }
         let dir = Arc::clone(&self.dir);
         let installing = tokio::task::spawn_blocking(move || dir.finish_install(installer, mark));

@@ -173,6 +173,17 @@ impl Node {
     }
 }
 
+/// What `meta` keeps, whoever writes it.
+fn successor(seed: u64, old: &MetaState, new: &MetaState, what: &str) {
+    assert!(new.term >= old.term, "seed {seed}: {what}: term sinks");
+    assert!(
+        !(new.term == old.term && old.vote.is_some() && new.vote != old.vote),
+        "seed {seed}: {what}: revoted"
+    );
+    assert!(new.start.offset >= old.start.offset, "seed {seed}: {what}: start sinks");
+    assert!(new.membership.index >= old.membership.index, "seed {seed}: {what}: membership sinks");
+}
+
 fn reference(entry: &NewEntry) -> Reference {
     Reference {
         writer: entry.writer,
@@ -230,6 +241,12 @@ struct Cluster {
     faults: bool,
     /// Whether members change.
     moves: bool,
+    /// Whether directions are cut for long, nodes sleep long, crash right behind a save, and what is said of standings comes late or
+    /// never.
+    nasty: bool,
+    cuts: Vec<(RaftId, RaftId)>,
+    /// Standings on their way: from, to, what.
+    stands: Vec<(RaftId, RaftId, PeerStanding)>,
     /// Every committed byte that any node showed, by offset.
     seen: BTreeMap<Offset, (LogId, Vec<(WriterId, Sequence)>)>,
     leaders: HashMap<Term, RaftId>,
@@ -256,6 +273,9 @@ impl Cluster {
             next_token: 1,
             faults: true,
             moves: false,
+            nasty: seed % 2 == 1,
+            cuts: Vec::new(),
+            stands: Vec::new(),
             seen: BTreeMap::new(),
             leaders: HashMap::new(),
             now: 0,
@@ -267,7 +287,22 @@ impl Cluster {
         let node = &mut self.nodes[at];
         let effects = node.consensus.turn(self.now);
         if let Some(meta) = effects.save {
+            successor(self.seed, &node.meta, &meta, "save");
             node.meta = *meta;
+        }
+        let cut = self.faults && self.nasty && self.rng.random_bool(0.003);
+        let node = &mut self.nodes[at];
+        if cut {
+            // Crash right behind the save.
+            let seed = self.rng.random();
+            let mut rng = StdRng::seed_from_u64(seed);
+            let id = node.id;
+            node.crash(&mut rng, seed);
+            self.restarted.push(id);
+            for writer in &mut self.writers {
+                writer.outstanding = None;
+            }
+            return;
         }
         node.unsynced.extend(effects.groups);
         let life = node.consensus.status().accepted.life;
@@ -279,7 +314,11 @@ impl Cluster {
         if let Some(standing) = effects.standing {
             let from = node.id;
             for other in self.nodes.iter_mut().filter(|other| other.id != from) {
-                other.consensus.stands(from, standing);
+                if self.nasty && self.faults || !self.faults && !self.cuts.is_empty() {
+                    self.stands.push((from, other.id, standing));
+                } else {
+                    other.consensus.stands(from, standing);
+                }
             }
         }
         let node = &mut self.nodes[at];
@@ -296,7 +335,7 @@ impl Cluster {
         if let Some(mark) = effects.mark {
             assert!(mark.offset >= node.mark.offset && mark.offset <= node.end(), "s06");
             // It rides unsynced: a crash may find an old one.
-            if !self.faults || self.rng.random_bool(0.5) {
+            if !self.faults || self.rng.random_bool(0.5) || effects.trim.is_some() {
                 node.mark = mark;
             }
         }
@@ -304,6 +343,7 @@ impl Cluster {
             let start = meta.start;
             assert!(start.index <= node.consensus.status().committed.index, "s36: never past our own commit");
             node.mark = node.mark.max(start.mark());
+            successor(self.seed, &node.meta, &meta, "trim");
             node.meta = *meta;
             node.disk.retain(|batch| batch.offset >= start.offset);
             assert!(
@@ -415,6 +455,9 @@ impl Cluster {
         if self.faults && self.rng.random_bool(0.1) {
             return;
         }
+        if self.faults && self.cuts.contains(&(message.from, message.to)) {
+            return;
+        }
         if self.faults && self.rng.random_bool(0.05) {
             self.network.push((life, message.clone()));
         }
@@ -475,7 +518,10 @@ impl Cluster {
             node.id != self.nodes[at].id && node.disk.iter().any(|batch| batch.log_id == install.last)
         };
         let holder = self.nodes.iter().find(holds);
-        let is_late = self.nodes[at].mark.index >= install.last.index;
+        let own = &self.nodes[at];
+        // What was brought meanwhile may hold the snapshot's last batch, and more that was acknowledged (Raft §7).
+        let holds_it = own.disk.iter().any(|batch| batch.log_id == install.last);
+        let is_late = own.mark.index >= install.last.index || holds_it;
         let Some(holder) = holder.filter(|_| !(is_late || self.faults && self.rng.random_bool(0.2))) else {
             self.nodes[at].consensus.install_failed();
             return self.turn(at);
@@ -649,7 +695,40 @@ impl Cluster {
             }
             20..75 => self.deliver(),
             75..92 if self.nodes[at].ticks_asleep == 0 => self.sync(at),
-            92..98 if self.nodes[at].ticks_asleep == 0 => self.fetch(at),
+            92..97 if self.nodes[at].ticks_asleep == 0 => self.fetch(at),
+            97 if self.nasty => match self.rng.random_range(0..4) {
+                0 if self.rng.random_bool(0.2) => {
+                    // Some directions are cut, for long.
+                    self.cuts.clear();
+                    if self.rng.random_bool(0.7) {
+                        let ids: Vec<RaftId> = self.nodes.iter().map(|n| n.id).collect();
+                        let one = ids[self.rng.random_range(0..ids.len())];
+                        for id in ids {
+                            if id != one {
+                                if self.rng.random_bool(0.8) {
+                                    self.cuts.push((one, id));
+                                }
+                                if self.rng.random_bool(0.8) {
+                                    self.cuts.push((id, one));
+                                }
+                            }
+                        }
+                    }
+                }
+                1 if self.rng.random_bool(0.1) => self.nodes[at].ticks_asleep = 200,
+                _ => {
+                    while !self.stands.is_empty() && self.rng.random_bool(0.8) {
+                        let which = self.rng.random_range(0..self.stands.len());
+                        let (from, to, standing) = self.stands.swap_remove(which);
+                        if self.rng.random_bool(0.5) || self.cuts.contains(&(from, to)) {
+                            continue;
+                        }
+                        if let Some(node) = self.nodes.iter_mut().find(|n| n.id == to) {
+                            node.consensus.stands(from, standing);
+                        }
+                    }
+                }
+            },
             98 => match self.rng.random_range(0..6) {
                 0 => self.reconnect(),
                 1 if self.nodes[at].ticks_asleep == 0 => self.install(at),
@@ -681,6 +760,10 @@ fn run(seed: u64, moves: bool) -> Counts {
     }
     // Heal: everybody is up, nothing is lost; all must converge.
     cluster.faults = false;
+    cluster.cuts.clear();
+    for node in &mut cluster.nodes {
+        node.ticks_asleep = node.ticks_asleep.min(15);
+    }
     for writer in &mut cluster.writers {
         writer.outstanding = None;
     }
@@ -905,4 +988,249 @@ fn s26_members_come_go_and_are_wiped_and_nothing_is_lost() {
     println!("all seeds: {all:?}");
     let Counts { acknowledged, changes, installs, wiped, trims, .. } = all;
     assert!(acknowledged > 4000 && changes > 60 && installs > 20 && wiped > 5 && trims > 20, "{all:?}");
+}
+
+/// A message of this kind from another node to `to`.
+fn bare(kind: RaftKind, from: RaftId, to: RaftId, term: Term) -> RaftMessage {
+    RaftMessage {
+        kind,
+        from,
+        to,
+        term,
+        log_term: Term::ZERO,
+        index: Index::ZERO,
+        commit: Index::ZERO,
+        commit_term: Term::ZERO,
+        reject: false,
+        reject_hint: Index::ZERO,
+        context: Bytes::new(),
+        entries: Vec::new(),
+    }
+}
+
+#[test]
+fn s19_what_no_node_of_ours_says_is_not_heard() {
+    let (mut cluster, at) = settled();
+    let (follower, leader) = ((at + 1) % 3, cluster.nodes[at].id);
+    let (peer, term) = (cluster.nodes[follower].id, cluster.nodes[at].consensus.status().term);
+    let asked = bare(RaftKind::ReadIndex, peer, leader, term);
+    assert!(cluster.nodes[at].consensus.step(1, asked).is_err(), "raft-rs looks for its context unasked");
+    let old = bare(RaftKind::Heartbeat, leader, peer, Term::ZERO);
+    assert!(cluster.nodes[follower].consensus.step(1, old).is_err(), "raft-rs takes term 0 for its own");
+    // Numbers that nobody reaches.
+    for kind in [
+        RaftKind::AppendResponse,
+        RaftKind::TransferLeader,
+        RaftKind::TimeoutNow,
+        RaftKind::ReadIndexResponse,
+        RaftKind::HeartbeatResponse,
+        RaftKind::SnapshotStatus,
+    ] {
+        let huge = Index::new(u64::MAX);
+        let message =
+            RaftMessage { index: huge, commit: huge, reject_hint: huge, ..bare(kind, peer, leader, term) };
+        let life = cluster.nodes[follower].consensus.status().accepted.life;
+        let _ = cluster.nodes[at].consensus.step(life, message);
+        cluster.turn(at);
+    }
+}
+
+#[test]
+fn s36_a_start_that_is_no_place_in_our_log_is_not_followed() {
+    let (mut cluster, at) = settled();
+    let (follower, peer) = ((at + 1) % 3, cluster.nodes[at].id);
+    let start = (Offset::new(u64::MAX / 2), Index::new(3), Term::new(1));
+    let standing = PeerStanding { free: 1 << 40, start, is_copying: false };
+    cluster.nodes[follower].consensus.stands(peer, standing);
+    assert!(cluster.nodes[follower].consensus.turn(1).trim.is_none());
+}
+
+/// A snapshot that was given up by the leader, and was installed all the same: is the whole log copied again?
+#[test]
+fn s25_a_peer_that_joins_our_log_is_not_sent_another_snapshot() {
+    let (mut cluster, at) = settled();
+    cluster.trim();
+    for _ in 0..300 {
+        for n in 0..3 {
+            cluster.sync(n);
+        }
+        cluster.deliver();
+    }
+    let start = cluster.nodes[at].meta.start;
+    assert!(start.index > Index::new(2), "trimmed: {start:?}");
+    // Another node begins with nothing.
+    let id = RaftId::new(NodeId::new(9).unwrap(), Incarnation::new(9).unwrap());
+    cluster.order(at, Order::Members(MemberChange::Add(member(id))));
+    cluster.nodes.push(Node::joining(id, 5));
+    for round in 0..300 {
+        if round % 10 == 0 {
+            for n in 0..4 {
+                cluster.tick(n);
+            }
+        }
+        for n in 0..3 {
+            cluster.sync(n);
+        }
+        for _ in 0..6 {
+            cluster.deliver();
+        }
+        if cluster.nodes[3].install.is_some() {
+            break;
+        }
+    }
+    assert!(cluster.nodes[3].install.is_some(), "a snapshot came");
+    // The log grows; the link flaps while it copies (life the same, nothing held yet).
+    for _ in 0..5 {
+        for writer in 0..3 {
+            cluster.writers[writer].outstanding = None;
+            cluster.append(writer);
+        }
+        for n in 0..3 {
+            cluster.turn(n);
+        }
+        for _ in 0..100 {
+            for n in 0..3 {
+                cluster.sync(n);
+            }
+            cluster.deliver();
+        }
+    }
+    let nothing = cluster.nodes[3].consensus.status().accepted;
+    cluster.nodes[at].consensus.accepted(id, nothing);
+    cluster.turn(at);
+    for round in 0..100 {
+        if round % 10 == 0 {
+            cluster.tick(at);
+        }
+        for _ in 0..6 {
+            cluster.deliver();
+        }
+        for n in 0..3 {
+            cluster.sync(n);
+        }
+    }
+    // The first one is in place.
+    cluster.install(3);
+    while !cluster.restarted.is_empty() {
+        cluster.reconnect();
+    }
+    cluster.turn(at);
+    let mut again = false;
+    for round in 0..200 {
+        if round % 10 == 0 {
+            for n in 0..4 {
+                cluster.tick(n);
+            }
+        }
+        for _ in 0..6 {
+            cluster.deliver();
+        }
+        for n in 0..4 {
+            cluster.sync(n);
+            cluster.fetch(n);
+        }
+        again |= cluster.nodes[3].install.is_some();
+    }
+    assert!(!again, "the whole log is copied again: {:?}", cluster.nodes[3].install);
+}
+
+#[test]
+fn s25_an_install_never_drops_what_was_acknowledged_meanwhile() {
+    let (mut cluster, a) = settled();
+    let (l, f) = ((a + 1) % 3, (a + 2) % 3);
+    let (ida, idl, idf) = (cluster.nodes[a].id, cluster.nodes[l].id, cluster.nodes[f].id);
+    for writer in &mut cluster.writers {
+        writer.outstanding = None;
+    }
+    let run = |cluster: &mut Cluster, up: &[usize], cut: &[(RaftId, RaftId)], rounds: usize| {
+        for round in 0..rounds {
+            for at in up {
+                if round % 10 == 0 {
+                    cluster.tick(*at);
+                }
+                cluster.sync(*at);
+                cluster.fetch(*at);
+            }
+            for _ in 0..6 {
+                if let Some((_, m)) = cluster.network.first()
+                    && (cut.contains(&(m.from, m.to)) || !up.iter().any(|at| cluster.nodes[*at].id == m.to))
+                {
+                    cluster.network.remove(0);
+                    continue;
+                }
+                cluster.deliver();
+            }
+        }
+    };
+    let append = |cluster: &mut Cluster, at: usize| {
+        for writer in 0..3 {
+            cluster.writers[writer].outstanding = None;
+            cluster.append(writer);
+        }
+        cluster.turn(at);
+    };
+    // F is away; A and L go on; A trims.
+    append(&mut cluster, a);
+    run(&mut cluster, &[a, l], &[], 30);
+    append(&mut cluster, a);
+    run(&mut cluster, &[a, l], &[], 30);
+    // Nobody hears how others stand from now on: it is said once a second only.
+    cluster.cuts.push((ida, idl));
+    // The last batch that L knows to be committed; A trims up to there, L takes the entry and never hears that it is committed.
+    let batches = &cluster.nodes[a].disk;
+    let last = batches.len() - 1;
+    let (before, first) = (&batches[last - 1], &batches[last]);
+    let to = LogStart { offset: first.offset, index: first.log_id.index, previous_term: before.log_id.term };
+    cluster.order(a, Order::Trim { asked: to.offset, to });
+    for _ in 0..20 {
+        cluster.sync(a);
+        cluster.sync(l);
+        if cluster.nodes[a].meta.start == to {
+            break;
+        }
+        cluster.deliver();
+    }
+    cluster.network.clear();
+    assert_eq!(cluster.nodes[a].meta.start, to, "A has trimmed");
+    assert!(cluster.nodes[l].meta.start != to, "L has not");
+    // F is back; A sends it a snapshot. L hears nothing.
+    run(&mut cluster, &[a, f], &[], 40);
+    let install = cluster.nodes[f].install.clone().expect("a snapshot for F");
+    // A crashes. L leads, with F; it appends to F, whose copy goes on.
+    cluster.network.clear();
+    for _ in 0..3000 {
+        run(&mut cluster, &[l, f], &[], 1);
+        for at in [l, f] {
+            cluster.tick(at);
+        }
+        if cluster.nodes[l].consensus.status().role == Role::Leader {
+            break;
+        }
+    }
+    assert_eq!(cluster.nodes[l].consensus.status().role, Role::Leader);
+    // From now on what L says is heard until F holds all of it; that it is committed F does not hear.
+    for round in 0..400 {
+        if round % 10 == 0 {
+            cluster.tick(l);
+        }
+        cluster.sync(l);
+        cluster.sync(f);
+        cluster.fetch(f);
+        if round == 3 {
+            append(&mut cluster, l);
+        }
+        let Some((_, m)) = cluster.network.first().cloned() else { continue };
+        let silent = m.to == ida || (m.to == idf && m.commit >= install.last.index);
+        if silent {
+            cluster.network.remove(0);
+        } else {
+            cluster.deliver();
+        }
+    }
+    let committed = cluster.nodes[l].committed;
+    // L crashes; F puts the snapshot in place, copied from A, which is back.
+    assert!(cluster.nodes[f].mark.index < install.last.index, "what finish_install looks at");
+    assert!(cluster.nodes[f].end() >= committed, "F holds what was acknowledged");
+    cluster.install(f);
+    assert!(cluster.nodes[f].end() >= committed, "acknowledged entries are on L alone now");
 }

@@ -246,3 +246,28 @@ fn s26_what_makes_no_sense_or_breaks_the_quorum_is_refused() {
         cluster.status(other).is_some_and(|status| status.role == "removed" || status.role == "follower")
     });
 }
+
+#[test]
+fn a_node_comes_back_to_members_it_never_heard_of() {
+    let mut cluster = Cluster::start(program(), 3);
+    let load = Load::start(cluster.clients(), LOAD);
+    load.progress(500, RESUME);
+    let asleep = cluster.follower();
+    cluster.kill(asleep);
+    load.progress(500, RESUME);
+    for id in [4, 5] {
+        cluster.join(id);
+        cluster.take_in(id);
+    }
+    load.progress(500, RESUME);
+    for id in [1, 2, 3].into_iter().filter(|id| *id != asleep) {
+        within("it is removed", RESUME * 2, || cluster.manage(&Change::Remove(node(id))).ok());
+        load.progress(50, RESUME * 2);
+        cluster.forget(id);
+    }
+    load.progress(500, RESUME);
+    let _ = load.finish();
+    // All whom it knows are gone; its leader is new to it.
+    cluster.restart(asleep);
+    check_same(&cluster);
+}

@@ -171,14 +171,14 @@ impl PeerConnection {
     /// Opens the link, if he may speak here and our log is up.
     fn greet(&mut self, hello: PeerHello, ctx: &mut Ctx<Self>) -> Result<(), Refusal> {
         self.identity.check_hello(&hello)?;
-        let generation = self.view.generation();
-        let status = self.view.consensus();
-        let status = status.ok_or_else(|| Refusal::new(Code::Unavailable, "the log is being recovered"))?;
         let PeerHello { from, life, address, .. } = hello;
         if !address.is_empty() {
             let member = Member { id: from, peer_address: address, client_address: String::new() };
             self.links.introduce(&member);
         }
+        let generation = self.view.generation();
+        let status = self.view.consensus();
+        let status = status.ok_or_else(|| Refusal::new(Code::Unavailable, "the log is being recovered"))?;
         self.peer = Some(Peer { id: from, life, generation });
         self.is_known.store(true, Ordering::Relaxed);
         self.answer(PeerMessage::Accepted(status.accepted), false, ctx);

@@ -142,7 +142,7 @@ impl Fetcher {
         if self.running.contains_key(&want.log_id) {
             return;
         }
-        let mut peers = self.identity.others();
+        let mut peers = self.identity.sources();
         let slow = Rc::clone(&self.slow);
         let (identity, idle, log_id) = (Arc::clone(&self.identity), Rc::clone(&self.idle), want.log_id);
         let (slots, traffic, pace) = (Arc::clone(&self.slots), Arc::clone(&self.traffic), self.pace.clone());
@@ -336,7 +336,7 @@ impl Handler<SeekUpload> for Fetcher {
 
     fn handle(&mut self, SeekUpload { seek, found }: SeekUpload, ctx: &mut Self::Context) {
         let (identity, idle, peers) =
-            (Arc::clone(&self.identity), Rc::clone(&self.idle), self.identity.others());
+            (Arc::clone(&self.identity), Rc::clone(&self.idle), self.identity.sources());
         let traffic = Arc::clone(&self.traffic);
         let seeking = async move {
             let began = Instant::now();

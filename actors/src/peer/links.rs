@@ -77,6 +77,7 @@ impl Links {
         let identity = &self.parts.identity;
         let own = identity.raft_id();
         *identity.membership.write().unwrap_or_else(PoisonError::into_inner) = Some(membership.clone());
+        lock(&identity.introduced).retain(|_, known| identity.member(known.id).is_none());
         let members = membership.voters.iter().chain(&membership.learners);
         let others: Vec<&Member> = members.filter(|member| member.id != own).collect();
         let mut links = self.lock();
@@ -98,6 +99,7 @@ impl Links {
         let mut links = self.lock();
         if links.contains_key(&member.id.node()) || links.len() < LINKS_MAX {
             self.aim(&mut links, member);
+            lock(&self.parts.identity.introduced).insert(member.id.node(), member.clone());
         }
     }
 

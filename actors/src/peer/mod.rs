@@ -28,8 +28,9 @@ pub mod receiver;
 pub(crate) mod socket;
 pub mod traffic;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use loglog_proto::error::{Code, Refusal};
@@ -54,6 +55,8 @@ pub struct PeerIdentity {
     pub patience: Duration,
     /// The members, once the cluster is formed; of index 0 on a node that waits to be taken in.
     pub membership: RwLock<Option<Membership>>,
+    /// Those who speak to us and are no members as far as we know: a leader perhaps that came while we were away.
+    pub introduced: Mutex<BTreeMap<NodeId, Member>>,
     /// This life of our storage, 0 while there is none.
     pub life: AtomicU64,
 }
@@ -113,6 +116,13 @@ impl PeerIdentity {
     pub fn others(&self) -> Vec<Member> {
         let members = self.members().into_iter().flatten();
         members.filter(|member| member.id != self.raft_id()).collect()
+    }
+
+    /// From whom bytes may be had: every other member, and whoever else speaks to us.
+    #[must_use]
+    pub fn sources(&self) -> Vec<Member> {
+        let introduced = self.introduced.lock().unwrap_or_else(PoisonError::into_inner);
+        self.others().into_iter().chain(introduced.values().cloned()).collect()
     }
 
     fn membership_index(&self) -> Index {
@@ -221,6 +231,7 @@ mod tests {
             address: "here:1".to_owned(),
             patience: Duration::from_secs(5),
             membership: RwLock::new(is_formed.then_some(membership)),
+            introduced: Mutex::default(),
             life: AtomicU64::new(1),
         }
     }

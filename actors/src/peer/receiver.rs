@@ -13,6 +13,7 @@ use std::sync::Arc;
 use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message};
 use loglog_core::effects::Install;
+use loglog_proto::LogId;
 use loglog_storage::{DataDir, InstallError, Installer, Mark, Member, MetaState};
 use slog::{info, warn};
 use tokio::sync::mpsc::UnboundedSender;
@@ -73,7 +74,9 @@ pub struct Receive {
 pub struct Received {
     /// Its files.
     pub installer: Installer,
-    /// Its last batch.
+    /// Its last batch, and where that ends.
+    pub last: LogId,
+    /// The same as a mark.
     pub mark: Mark,
     /// As in [`Receive`].
     pub generation: u64,
@@ -156,7 +159,7 @@ async fn receive(parts: ReceiverParts, receive: Receive) -> Result<Received, Rec
     if offset != content.end {
         return Err(ReceiveError::End { found: offset, expected: content.end });
     }
-    Ok(Received { installer, mark: Mark { index: last.index, offset }, generation })
+    Ok(Received { installer, last, mark: Mark { index: last.index, offset }, generation })
 }
 
 fn put(mut installer: Installer, chunk: &Chunk) -> Result<Installer, InstallError> {

@@ -294,8 +294,8 @@ impl raft::Storage for LogStore {
     /// All that is applied (S25). What it holds is said; its bytes are copied by whoever needs them.
     fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
         let (start, end, membership) = (self.start, self.released_end, self.membership.clone());
-        if self.released.index < start.index {
-            // Nothing is applied that a snapshot could end with.
+        if self.released.index < self.before_first.index || membership.index > self.released.index {
+            // What is being applied just now is ahead of what a snapshot could end with.
             return Err(StorageError::SnapshotTemporarilyUnavailable.into());
         }
         let metadata = SnapshotMetadata {

@@ -82,7 +82,9 @@ impl<T> Consensus<T> {
     pub fn stands(&mut self, peer: RaftId, standing: PeerStanding) {
         self.free.insert(peer, standing.free);
         let (offset, index, previous_term) = standing.start;
-        self.heard_start = Some(LogStart { offset, index, previous_term });
+        let start = LogStart { offset, index, previous_term };
+        // The furthest one heard; another peer that lags must not hide it.
+        self.heard_start = self.heard_start.filter(|it| it.index >= index).or(Some(start));
         if self.role == Role::Leader
             && !standing.is_copying
             && self.raw.raft.prs().get(peer.get()).is_some_and(|it| it.state == ProgressState::Snapshot)
@@ -109,7 +111,11 @@ impl<T> Consensus<T> {
     /// same, as far as it has committed itself (S36, S37).
     pub(super) fn follow_start(&mut self, effects: &mut Effects<T>) {
         if let Some(start) = self.heard_start.take_if(|start| start.index <= self.committed.index) {
-            self.trim_to(start, effects);
+            // It is ours only if it names a place in our log.
+            let before = self.raw.store().term_of(start.index.previous());
+            if start.offset <= self.committed.offset && before == Some(start.previous_term) {
+                self.trim_to(start, effects);
+            }
         }
         // What a payload is wanted for may be trimmed everywhere else by now: it will not be had, and the leader, asked again, sends
         // a snapshot instead.

@@ -336,7 +336,7 @@ impl<T> Consensus<T> {
     /// Goes on as far as it can. `wall_clock_ms` (since 1970) goes into the entry that opens a term, nowhere else.
     pub fn turn(&mut self, wall_clock_ms: u64) -> Effects<T> {
         let mut effects = Effects { answers: std::mem::take(&mut self.refused), ..Effects::default() };
-        let committed = self.committed;
+        let (committed, start) = (self.committed, self.meta.start);
         self.drain(wall_clock_ms, &mut effects);
         self.pass_gate(wall_clock_ms, &mut effects);
         self.obey(wall_clock_ms, &mut effects);
@@ -350,6 +350,14 @@ impl<T> Consensus<T> {
         }
         self.follow_start(&mut effects);
         self.say_outside_raft(&mut effects);
+        // Taken when the start grew; term, vote and members may have changed since, in this very turn.
+        if let Some(state) = &mut effects.trim {
+            **state = self.meta.clone();
+        }
+        if let Some(state) = &mut effects.save {
+            // The start goes behind the mark (S36).
+            state.start = start;
+        }
         if self.committed != committed {
             effects.committed = Some(self.committed);
             effects.mark = Some(self.mark());
@@ -555,16 +563,14 @@ impl<T> Consensus<T> {
 
 /// What is surely applied and committed when a node starts (S12): the mark, or the change of members that `meta` holds already;
 /// and all but the last change behind that, since a leader proposes one only after it has applied the one before.
-///
-/// # Panics
-/// If the log ends short of the membership: it was synced only behind the batch that made it.
 fn certain_of(meta: &MetaState, mark: Mark, tail: &[RecoveredBatch]) -> (Committed, Index) {
     let mut applied = Committed { index: mark.index, offset: mark.offset };
     let membership = meta.membership.index;
     if membership > applied.index {
-        let made = tail.iter().find(|batch| batch.log_id.index == membership);
-        let made = made.expect("the log holds the change of members that was applied");
-        applied = Committed { index: membership, offset: made.end };
+        // Missing where its owner accepted the loss of it (S10); then the mark is all there is.
+        if let Some(made) = tail.iter().find(|batch| batch.log_id.index == membership) {
+            applied = Committed { index: membership, offset: made.end };
+        }
     }
     let changes = tail.iter().filter(|batch| batch.log_id.index > applied.index);
     let changes: Vec<Index> = changes

@@ -17,6 +17,9 @@ use crate::effects::{Effects, Install};
 use crate::gate::{Pass, Want};
 use crate::write_queue::Truncation;
 
+/// Beyond this no log comes: what says so was never said by a node of ours.
+const INDEX_MAX: Index = Index::new(1 << 62);
+
 /// What a peer said that no node of ours would say, or not to us.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PeerError {
@@ -53,6 +56,12 @@ impl<T> Consensus<T> {
         }
         let Some(progress) = self.raw.raft.mut_prs().get_mut(peer.get()) else { return };
         if progress.state == ProgressState::Snapshot {
+            let joins = self.raw.store().term_of(accepted.last.index) == Some(accepted.last.term);
+            let Some(progress) = self.raw.raft.mut_prs().get_mut(peer.get()) else { return };
+            if joins && last < progress.pending_snapshot {
+                // An earlier snapshot than the last one told is in place, and our log joins it: go on from there.
+                progress.pending_snapshot = last;
+            }
             let is_there = last >= progress.pending_snapshot;
             let status = if is_there { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
             self.raw.report_snapshot(peer.get(), status);
@@ -237,6 +246,11 @@ impl<T> Consensus<T> {
         let own = own_id(&self.meta);
         if message.to != own {
             return Err(PeerError::NotForUs { to: message.to, own });
+        }
+        // raft-rs takes term 0 for its own, adds to indexes, and looks unasked for the context of a ReadIndex, which nobody forwards here.
+        let is_huge = [message.index, message.commit, message.reject_hint].iter().any(|it| *it > INDEX_MAX);
+        if message.term == Term::ZERO || message.kind == RaftKind::ReadIndex || is_huge {
+            return Err(PeerError::Malformed { from: message.from });
         }
         if message.kind == RaftKind::Append {
             let (mut last, mut is_sound) = (LogId { term: message.log_term, index: message.index }, true);

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use loglog_proto::header::SegmentHeader;
-use loglog_proto::{Length, LogId, Offset};
+use loglog_proto::{Index, Length, LogId, Offset};
 
 pub use self::gap::{Gap, Until};
 pub use self::report::{Loss, OpenError, RecoveryReport};
@@ -46,6 +46,8 @@ struct Recovery<'a> {
     options: OpenOptions,
     group_bytes_max: Length,
     mark: Mark,
+    /// The last change of members that was applied: committed, whether the mark says so or not (S12).
+    applied: Index,
     report: RecoveryReport,
 }
 
@@ -95,7 +97,8 @@ pub(crate) fn open(
         install_finished,
         ..RecoveryReport::default()
     };
-    let mut recovery = Recovery { vfs: &*vfs, dir, options, group_bytes_max, mark: meta.mark(), report };
+    let (mark, applied) = (meta.mark(), meta.state().membership.index);
+    let mut recovery = Recovery { vfs: &*vfs, dir, options, group_bytes_max, mark, applied, report };
     let kept = recovery.run(&mut meta)?;
     let mut report = recovery.report;
     report.segments = kept.segments.len();
@@ -230,12 +233,15 @@ impl Recovery<'_> {
             index: walker.next.previous(),
         };
         let end = segments.last().map_or(start.offset, |segment| segment.end);
-        if damage.is_none() && end < self.mark.offset {
+        if damage.is_none() && (end < self.mark.offset || last.index < self.applied) {
             damage = Some(Damage {
                 path: segments.last().map_or(self.dir.to_owned(), |segment| segment.path.clone()),
                 cut: end,
                 batch: None,
-                detail: format!("the log ends here, short of the mark {}", self.mark.offset),
+                detail: format!(
+                    "the log ends here, short of the mark {} or of batch {}, which was applied",
+                    self.mark.offset, self.applied
+                ),
             });
         }
         Ok((Kept { segments, last, end, walker }, damage))
@@ -272,6 +278,9 @@ impl Recovery<'_> {
             batch: batch(walker),
             detail,
         };
+        if walker.next <= self.applied {
+            return Ok(Some(damage(format!("below a change of members that was applied: {}", stop.detail))));
+        }
         if segment.end < self.mark.offset {
             return Ok(Some(damage(format!("below the mark: {}", stop.detail))));
         }
