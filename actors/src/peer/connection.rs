@@ -171,10 +171,10 @@ impl PeerConnection {
     /// Opens the link, if he may speak here and our log is up.
     fn greet(&mut self, hello: PeerHello, ctx: &mut Ctx<Self>) -> Result<(), Refusal> {
         self.identity.check_hello(&hello)?;
-        let PeerHello { from, life, address, .. } = hello;
+        let PeerHello { from, life, address, membership, .. } = hello;
         if !address.is_empty() {
             let member = Member { id: from, peer_address: address, client_address: String::new() };
-            self.links.introduce(&member);
+            self.links.introduce(&member, membership);
         }
         let generation = self.view.generation();
         let status = self.view.consensus();

@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use actix_rt::ArbiterHandle;
 use loglog_core::control::MEMBERS_MAX;
 use loglog_proto::peer::PeerStanding;
-use loglog_proto::{NodeId, RaftId};
+use loglog_proto::{Index, NodeId, RaftId};
 use loglog_storage::{Member, Membership};
 
 use super::SharedIdentity;
@@ -72,17 +72,19 @@ impl Links {
         self.lock().is_empty()
     }
 
-    /// A link to each other member, and to nobody else.
+    /// A link to each other member, to those who were introduced and are news to this membership, and to nobody else.
     pub fn follow(&self, membership: &Membership) {
         let identity = &self.parts.identity;
         let own = identity.raft_id();
         *identity.membership.write().unwrap_or_else(PoisonError::into_inner) = Some(membership.clone());
-        lock(&identity.introduced).retain(|_, known| identity.member(known.id).is_none());
+        let mut introduced = lock(&identity.introduced);
+        introduced
+            .retain(|_, (known, index)| *index > membership.index && identity.member(known.id).is_none());
         let members = membership.voters.iter().chain(&membership.learners);
         let others: Vec<&Member> = members.filter(|member| member.id != own).collect();
         let mut links = self.lock();
         for (node, link) in &*links {
-            if !others.iter().any(|member| member.id.node() == *node) {
+            if !introduced.contains_key(node) && !others.iter().any(|member| member.id.node() == *node) {
                 link.point(None);
             }
         }
@@ -92,14 +94,16 @@ impl Links {
     }
 
     /// Somebody whom we do not know speaks to us, as a leader does to a node that lags or is to be taken in: he is answered.
-    pub fn introduce(&self, member: &Member) {
+    pub fn introduce(&self, member: &Member, membership: Index) {
         if self.parts.identity.member(member.id).is_some() {
             return;
         }
+        // In this order, as in `follow`.
+        let mut introduced = lock(&self.parts.identity.introduced);
         let mut links = self.lock();
         if links.contains_key(&member.id.node()) || links.len() < LINKS_MAX {
             self.aim(&mut links, member);
-            lock(&self.parts.identity.introduced).insert(member.id.node(), member.clone());
+            introduced.insert(member.id.node(), (member.clone(), membership));
         }
     }
 

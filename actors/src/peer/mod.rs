@@ -56,7 +56,8 @@ pub struct PeerIdentity {
     /// The members, once the cluster is formed; of index 0 on a node that waits to be taken in.
     pub membership: RwLock<Option<Membership>>,
     /// Those who speak to us and are no members as far as we know: a leader perhaps that came while we were away.
-    pub introduced: Mutex<BTreeMap<NodeId, Member>>,
+    /// With the index of the membership that each goes by: ours tells of him or not once it has reached that.
+    pub introduced: Mutex<BTreeMap<NodeId, (Member, Index)>>,
     /// This life of our storage, 0 while there is none.
     pub life: AtomicU64,
 }
@@ -122,7 +123,7 @@ impl PeerIdentity {
     #[must_use]
     pub fn sources(&self) -> Vec<Member> {
         let introduced = self.introduced.lock().unwrap_or_else(PoisonError::into_inner);
-        self.others().into_iter().chain(introduced.values().cloned()).collect()
+        self.others().into_iter().chain(introduced.values().map(|(member, _)| member.clone())).collect()
     }
 
     fn membership_index(&self) -> Index {
