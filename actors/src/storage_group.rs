@@ -174,7 +174,8 @@ impl StorageGroup {
         assert!(self.members.is_none(), "the last generation is gone before recovery begins (S13)");
         let (dir, cluster) = (Arc::clone(&self.parts.dir), self.parts.cluster);
         // What was accepted is the damage there was when the process started, not what comes later (S10).
-        let accept_damage = self.parts.accept_loss;
+        // In a cluster the others have what is damaged here; what one node cuts off, it may have acknowledged (S10).
+        let accept_damage = self.parts.accept_loss && self.is_alone();
         let accept_loss = accept_damage && self.generation == 0;
         let opened = tokio::task::spawn_blocking(move || {
             let recovered = dir
@@ -204,6 +205,21 @@ impl StorageGroup {
     pub(crate) fn mender(&self, refused: &RecoveryError, identity: &SharedIdentity) -> Option<Mender> {
         let options = OpenOptions { cluster: self.parts.cluster, ..OpenOptions::default() };
         Mender::new(Arc::clone(&self.parts.dir), options, refused, identity, &self.parts.log)
+    }
+
+    /// Whether the log has no other member; also where that cannot be told.
+    fn is_alone(&self) -> bool {
+        let known = self.parts.dir.peek();
+        let alone =
+            known.map_or(true, |it| it.membership.voters.len() < 2 && it.membership.learners.is_empty());
+        if !alone && self.parts.accept_loss && self.generation == 0 {
+            warn!(
+                self.parts.log,
+                "data.accept_loss is for a node that is alone and does nothing here: a member of a cluster \
+                repairs its log from the others"
+            );
+        }
+        alone
     }
 
     /// Stops every member, consensus first, and waits until they are gone.

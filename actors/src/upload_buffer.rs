@@ -84,16 +84,14 @@ pub struct Offer {
     pub appends: Vec<(Ticket, request::Append)>,
 }
 
-/// A payload ahead of its append.
+/// Payloads ahead of their appends: all of one socket read.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Upload {
-    /// Whose it is.
+pub struct Uploads {
+    /// Whose they are.
     pub client: ClientId,
-    /// The duty to answer, and the credit of its bytes.
-    pub ticket: Ticket,
-    /// The payload.
-    pub upload: request::Upload,
+    /// Each with the duty to answer, and the credit of its bytes.
+    pub uploads: Vec<(Ticket, request::Upload)>,
 }
 
 /// The payload that is asked for, if it was uploaded here; else nothing is answered.
@@ -394,27 +392,32 @@ impl Handler<Lend> for UploadBuffer {
     }
 }
 
-impl Handler<Upload> for UploadBuffer {
+impl Handler<Uploads> for UploadBuffer {
     type Result = ();
 
-    fn handle(&mut self, message: Upload, _ctx: &mut Self::Context) {
-        let key = (message.upload.writer, message.upload.sequence);
+    fn handle(&mut self, Uploads { client, uploads }: Uploads, _ctx: &mut Self::Context) {
         let now = self.now_ms();
-        self.uploaders.insert(key.0, now);
-        if self.delivered.get(&key.0).is_some_and(|last| *last >= key.1) {
-            return message.ticket.answer(Answer::Uploaded);
+        let mut answers = Vec::with_capacity(uploads.len());
+        for (ticket, upload) in uploads {
+            let key = (upload.writer, upload.sequence);
+            self.uploaders.insert(key.0, now);
+            if self.delivered.get(&key.0).is_some_and(|last| *last >= key.1) {
+                answers.push((ticket, Answer::Uploaded));
+                continue;
+            }
+            let answer = match self.hold(client, upload) {
+                Ok(()) => Answer::Uploaded,
+                Err(refusal) => Answer::Refused(refusal),
+            };
+            answers.push((ticket, answer));
+            if let Some((want, found)) =
+                self.wanted_by.remove(&key).and_then(|log_id| self.wanted.remove(&log_id))
+                && let Some((want, found)) = self.deliver(want, found)
+            {
+                self.wanted.insert(want.log_id, (want, found));
+            }
         }
-        let answer = match self.hold(message.client, message.upload) {
-            Ok(()) => Answer::Uploaded,
-            Err(refusal) => Answer::Refused(refusal),
-        };
-        message.ticket.answer(answer);
-        if let Some((want, found)) =
-            self.wanted_by.remove(&key).and_then(|log_id| self.wanted.remove(&log_id))
-            && let Some((want, found)) = self.deliver(want, found)
-        {
-            self.wanted.insert(want.log_id, (want, found));
-        }
+        answer_all(answers);
         self.show_bytes();
     }
 }

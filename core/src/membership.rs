@@ -167,7 +167,17 @@ fn replace(standing: &Standing<'_>, new: &Member) -> Result<Plan, Refusal> {
         return Err(bad(format!("node {node} is no member: use `members add`")));
     };
     if old.id == new.id {
-        return Ok(Plan::Done(format!("node {node} is that very member: there is nothing to replace")));
+        if (&old.peer_address, &old.client_address) == (&new.peer_address, &new.client_address) {
+            return Ok(Plan::Done(format!("node {node} is that very member: there is nothing to replace")));
+        }
+        // It has moved.
+        standing.check_addresses(new)?;
+        let moved = |members: &[Member]| match members.iter().any(|it| it.id == new.id) {
+            true => with(&without(members, new.id), new),
+            false => members.to_vec(),
+        };
+        let message = format!("node {node} is reached at {} and {}", new.peer_address, new.client_address);
+        return Ok(Plan::Change { message, voters: moved(voters), learners: moved(learners) });
     }
     if old.id == standing.own || standing.active.contains(&old.id) {
         let message = format!(
@@ -332,6 +342,9 @@ mod tests {
         assert_eq!(changed(replace(&[2], member(3, 8))), (vec![id(1, 7), id(2, 7)], vec![id(3, 8)]));
         assert_eq!(replace(&[2, 3], member(3, 8)).unwrap_err().code, Code::Forbidden, "it is alive");
         assert!(matches!(replace(&[2], member(3, 7)), Ok(Plan::Done(_))), "it is itself");
+        let moved = Member { peer_address: "elsewhere".into(), ..member(3, 7) };
+        let same = (vec![id(1, 7), id(2, 7), id(3, 7)], vec![]);
+        assert_eq!(changed(replace(&[2, 3], moved)), same, "it has moved");
         assert_eq!(replace(&[], member(3, 8)).unwrap_err().code, Code::Forbidden, "no quorum would be left");
         let add = decide(&three, &[2], 0, MemberChange::Add(member(3, 8)));
         assert_eq!(add.unwrap_err().code, Code::BadRequest);

@@ -43,7 +43,7 @@ use crate::guard::Ctx;
 use crate::read_waiters::{Gone, Wait};
 use crate::services::Services;
 use crate::ticket::{Route, Ticket};
-use crate::upload_buffer::{Offer, Upload};
+use crate::upload_buffer::{Offer, Uploads};
 
 /// Silent sockets hold a place that others may want.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -169,7 +169,7 @@ impl Connection {
             self.refuse(id, refusal);
         }
         let route = Route::new(ctx.this(), credits);
-        let mut appends = Vec::new();
+        let (mut appends, mut uploads) = (Vec::new(), Vec::new());
         for Request { id, body } in requests {
             match body {
                 RequestBody::Hello { version, cluster, .. } => self.greet(id, version, cluster),
@@ -182,9 +182,7 @@ impl Connection {
                 }
                 RequestBody::Upload(upload) => {
                     self.in_flight += 1;
-                    // An upload that the buffer cannot take is answered by its ticket.
-                    let ticket = Ticket::new(&route, id);
-                    let _ = self.services.uploads.tell(Upload { client: self.client, ticket, upload });
+                    uploads.push((Ticket::new(&route, id), upload));
                 }
                 RequestBody::Read(read) => match self.reads.open(id, read, Instant::now()) {
                     Ok(()) => self.look_at(id, ctx),
@@ -215,6 +213,10 @@ impl Connection {
                     self.manage(Ticket::new(&route, id), *manage, ctx);
                 }
             }
+        }
+        if !uploads.is_empty() {
+            // Uploads that the buffer cannot take are answered by their tickets.
+            let _ = self.services.uploads.tell(Uploads { client: self.client, uploads });
         }
         if !appends.is_empty() {
             // Appends that the buffer cannot take are answered by their tickets.

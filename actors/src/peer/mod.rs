@@ -163,11 +163,12 @@ impl PeerIdentity {
                 Code::NotMember,
                 format!(
                     "node {} is a member under incarnation {}, not {}: its directory was lost or is another's, and it must \
-                     not come back under its old place: start it with cluster.join, then `loglog members replace {}`",
-                    theirs.node,
+                     not come back under its old place. Start it with --set cluster.join=true --set 'cluster.nodes=[]', then `loglog \
+                     members replace {}`",
                     theirs.node,
                     member.incarnation(),
-                    theirs.incarnation
+                    theirs.incarnation,
+                    theirs.node
                 ),
             )),
             None => Err(Refusal::new(

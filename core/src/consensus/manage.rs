@@ -195,10 +195,9 @@ impl<T> Consensus<T> {
         };
         match membership::plan(&standing, change)? {
             Plan::Done(message) => Ok(Decided::Told(self.managed(message))),
+            Plan::HandOver(refusal) if dry_run => Ok(Decided::Told(self.managed(refusal.message))),
             Plan::HandOver(refusal) => {
-                if !dry_run {
-                    self.hand_over();
-                }
+                self.hand_over();
                 Err(refusal)
             }
             Plan::Change { message, mut voters, learners } => {

@@ -194,6 +194,8 @@ impl<T> Consensus<T> {
 
     /// A message to this peer was lost (S32).
     pub fn unreachable(&mut self, peer: RaftId) {
+        // Nobody counts on it until it is heard again.
+        self.heard.remove(&peer);
         self.raw.report_unreachable(peer.get());
         self.draw_timeout();
     }
