@@ -12,10 +12,11 @@ use std::time::Duration;
 use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message};
 use bytes::{Buf, BytesMut};
+use loglog_proto::error::{Code, Refusal};
 use loglog_proto::peer::{PeerAccepted, PeerMessage, PeerStanding, RaftMessage};
 use loglog_proto::{NodeId, RaftId};
 use loglog_storage::Member;
-use slog::{debug, info};
+use slog::{debug, info, warn};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -47,6 +48,8 @@ pub struct PeerLink {
     queue: BytesMut,
     is_flushing: bool,
     backoff: Duration,
+    /// Whether it was told that the peer does not know this node any more.
+    is_told: bool,
     /// Raised with each connection and each aim, so that what comes of an old one is not taken for the new.
     attempt: u64,
 }
@@ -95,6 +98,7 @@ impl PeerLink {
             queue: BytesMut::new(),
             is_flushing: false,
             backoff: BACKOFF.0,
+            is_told: false,
             attempt: 0,
         }
     }
@@ -126,11 +130,23 @@ impl PeerLink {
             match result {
                 Ok((socket, accepted)) => link.opened(socket, life, accepted, ctx),
                 Err(error) => {
-                    debug!(ctx.log(), "no link to a peer yet"; "error" => %error);
+                    link.tell_refusal(&error, ctx);
                     link.connect_later(ctx);
                 }
             }
         }));
+    }
+
+    /// A peer that is not up yet is nothing to tell; one that does not know this node any more is, once.
+    fn tell_refusal(&mut self, error: &io::Error, ctx: &Ctx<Self>) {
+        let refusal = error.get_ref().and_then(|error| error.downcast_ref::<Refusal>());
+        let is_removed = refusal.is_some_and(|refusal| refusal.code == Code::NotMember);
+        if is_removed && !std::mem::replace(&mut self.is_told, true) {
+            warn!(ctx.log(), "a peer says that this node is no member any more: if it was removed, stop it and remove its directory";
+                "error" => %error);
+        } else {
+            debug!(ctx.log(), "no link to a peer yet"; "error" => %error);
+        }
     }
 
     fn connect_later(&mut self, ctx: &mut Ctx<Self>) {
@@ -147,6 +163,7 @@ impl PeerLink {
         let Some(peer) = self.id() else { return };
         info!(ctx.log(), "linked to a peer"; "node" => %peer);
         self.backoff = BACKOFF.0;
+        self.is_told = false;
         self.life = life;
         self.attempt += 1;
         self.queue.clear();

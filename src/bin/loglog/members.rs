@@ -22,7 +22,8 @@ pub(crate) enum Members {
     List(List),
     /// Take in a new node: as a learner first, and with a vote once it has caught up.
     ///
-    /// It must be running, in an empty directory: `loglogd --set cluster.id=… --set cluster.join=true --set node.id=ID`. Run again after an
+    /// It must be running, in an empty directory and where the others reach it: `loglogd --set cluster.id=… --set cluster.join=true --set
+    /// node.id=ID --set data.dir=… --set listen.client=… --set listen.peer=…` (configs/join/4.toml is an example). Run again after an
     /// interruption, this goes on where it stands.
     Add(Add),
     /// Give a learner that has caught up its vote.

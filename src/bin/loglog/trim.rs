@@ -13,7 +13,7 @@ use crate::output::Output;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The offset before which nothing is needed any more, rounded down to where a segment begins; `end`: everything committed, but
-    /// for the segment in which the log ends.
+    /// for the segment in which the log ends. A segment begins with each new leader, too, so this may drop every entry.
     #[arg(long, value_name = "N|end")]
     before: Before,
 
