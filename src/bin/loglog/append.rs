@@ -57,7 +57,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, at: &Endpoints) -> Outcome {
     let shape = if args.whole { Shape::Whole } else { Shape::Lines };
     let input = Input::open(args.file.as_deref()).map_err(Stop::failed)?;
-    let client = at.connect().await?;
+    let client = at.connect_within(args.timeout).await?;
     let mut acknowledged = Acknowledged::new(progress(input.size, !args.quiet), !args.quiet);
     let outcome = append_all(&client, input.read(shape), &args, &mut acknowledged).await;
     acknowledged.finish()?;

@@ -2,10 +2,17 @@
 //!
 //! Owns:   `--endpoints`; the road from an error of the client to words and an exit code.
 
+use std::time::{Duration, Instant};
+
 use clap::Args;
 use loglog_client::{AppendError, Client, Error};
 
 use crate::exit::{Exit, Outcome, Stop};
+
+/// How long the nodes of a cluster may take to start.
+const STARTING: Duration = Duration::from_secs(10);
+/// Wait between two tries to reach them.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Where nodes are.
 #[derive(Args, Clone, Debug)]
@@ -25,6 +32,20 @@ impl Endpoints {
     #[cfg(test)]
     pub(crate) fn text(&self) -> &str {
         &self.endpoints
+    }
+
+    /// The same for a command that has time: where several nodes are named and none is there, they may be starting just now.
+    pub(crate) async fn connect_within(&self, patience: Duration) -> Outcome<Client> {
+        let patience = if self.endpoints.contains(',') { patience.min(STARTING) } else { Duration::ZERO };
+        let began = Instant::now();
+        loop {
+            match self.connect().await {
+                Err(Stop::Failure(Exit::Unavailable, _)) if began.elapsed() < patience => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// A client that knows the nodes.
@@ -83,8 +104,6 @@ pub(crate) fn stop_append(error: &AppendError) -> Stop {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use loglog_proto::error::{Code, Refusal};
     use loglog_proto::{Offset, Sequence, WriterId};
 
