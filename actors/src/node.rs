@@ -516,7 +516,7 @@ impl Node {
 
     /// Puts a snapshot in place, between two lives of the storage group (S25).
     async fn install(&mut self, received: Received) -> Result<(), NodeError> {
-        let Received { installer, last, mark, generation } = received;
+        let Received { installer, last, end, generation } = received;
         if self.mending.is_some() || generation != self.services.view.generation() {
             // A repair goes on, or a recovery has removed the files: whoever leads sends another snapshot if one is needed.
             if let Some(consensus) = self.services.consensus.get() {
@@ -528,19 +528,14 @@ impl Node {
         if let Ok(reason) = self.fatal.try_recv() {
             return Err(NodeError::Disk(reason));
         }
-        // Another leader may have brought us the snapshot's last batch meanwhile, and more behind it, which we have acknowledged: then what
-        // we hold is the log, and the snapshot less (Raft §7).
-        let reader = self.services.view.reader();
-        if reader.is_some_and(|it| last.index <= it.last().index && it.term_at(last.index) == Some(last.term))
-        {
-            info!(self.log, "a snapshot is not needed any more"; "batch" => %last);
-            return self.recover().await;
-        }
-        let dir = Arc::clone(&self.dir);
-        let installing = tokio::task::spawn_blocking(move || dir.finish_install(installer, mark));
+        let (dir, ours) = (Arc::clone(&self.dir), self.services.view.reader());
+        let installing = tokio::task::spawn_blocking(move || {
+            let ours = ours.expect("a log was recovered before a snapshot came");
+            dir.finish_install(installer, last, end, &ours)
+        });
         match installing.await {
             Ok(Ok(())) => {
-                info!(self.log, "a snapshot took the place of the log"; "batch" => mark.index.get())
+                info!(self.log, "a snapshot took the place of the log"; "last" => %last)
             }
             // The old log is still there; the leader sends another snapshot if one is needed.
             Ok(Err(error @ (InstallError::Invalid { .. } | InstallError::NoSpace { .. }))) => {

@@ -824,18 +824,8 @@ fn s23_a_heartbeat_commits_nothing_beyond_our_end() {
     let mut cluster = Cluster::new(7);
     // A leader that believes more of us than we hold: raft-rs alone would panic on it.
     let heartbeat = RaftMessage {
-        kind: RaftKind::Heartbeat,
-        from: raft_id(1),
-        to: raft_id(2),
-        term: Term::new(5),
-        log_term: Term::ZERO,
-        index: Index::ZERO,
         commit: Index::new(100),
-        commit_term: Term::ZERO,
-        reject: false,
-        reject_hint: Index::ZERO,
-        context: Bytes::new(),
-        entries: Vec::new(),
+        ..bare(RaftKind::Heartbeat, raft_id(1), raft_id(2), Term::new(5))
     };
     cluster.nodes[1].consensus.step(1, heartbeat.clone()).unwrap();
     cluster.turn(1);
@@ -885,20 +875,8 @@ fn s23_a_leader_believes_a_peer_that_holds_less() {
     cluster.nodes[at].consensus.accepted(peer, PeerAccepted { life: 99, last });
     assert_eq!(matched(&mut cluster, at)[&peer.node().get()], 3);
     // What it acknowledged in an earlier life is heard no more, what it acknowledges in this one is.
-    let acknowledged = RaftMessage {
-        kind: RaftKind::AppendResponse,
-        from: peer,
-        to: leader,
-        term: status.term,
-        log_term: Term::ZERO,
-        index: Index::new(all),
-        commit: Index::ZERO,
-        commit_term: Term::ZERO,
-        reject: false,
-        reject_hint: Index::ZERO,
-        context: Bytes::new(),
-        entries: Vec::new(),
-    };
+    let acknowledged =
+        RaftMessage { index: Index::new(all), ..bare(RaftKind::AppendResponse, peer, leader, status.term) };
     cluster.nodes[at].consensus.step(98, acknowledged.clone()).unwrap();
     assert_eq!(matched(&mut cluster, at)[&peer.node().get()], 3);
     cluster.nodes[at].consensus.step(99, acknowledged).unwrap();

@@ -16,12 +16,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use loglog_proto::header::{HEADER, SegmentHeader};
-use loglog_proto::{Length, Offset};
+use loglog_proto::{Length, LogId, Offset};
 
 use crate::dir::DataDir;
 use crate::error::{IoFailure, Meant};
 use crate::meta::{Mark, Meta, MetaError, MetaOpenError, MetaState};
 use crate::names::{self, Name};
+use crate::reader::LogReader;
 use crate::recovery::OpenError;
 use crate::recovery::survey::{Found, accept};
 use crate::recovery::walk::Walker;
@@ -78,13 +79,24 @@ impl DataDir {
 }
 
 impl DataDir {
-    /// Puts a snapshot that was received whole in place of the log, whose generation has ended; its last batch is `mark`. Then
-    /// open the directory again.
+    /// Puts a snapshot that was received whole in place of the log, whose generation has ended and which `ours` reads. Its last batch is
+    /// `last`, which ends at `end`. Then open the directory again.
     ///
     /// # Errors
-    /// [`InstallError::Invalid`] leaves the old log, also where that has meanwhile grown past the snapshot.
-    pub fn finish_install(&self, mut installer: Installer, mark: Mark) -> Result<(), InstallError> {
+    /// [`InstallError::Invalid`] leaves the old log, also where that holds the snapshot's last batch by now: another leader may have
+    /// brought it, and more behind it that was acknowledged, so that what is here is the log and the snapshot is less of it (Raft §7).
+    pub fn finish_install(
+        &self,
+        mut installer: Installer,
+        last: LogId,
+        end: Offset,
+        ours: &LogReader,
+    ) -> Result<(), InstallError> {
+        let mark = Mark { index: last.index, offset: end };
         let invalid = |detail: String| InstallError::Invalid { offset: mark.offset, detail };
+        if ours.holds(last) {
+            return Err(invalid(format!("our own log holds batch {last} by now")));
+        }
         let (mut meta, _) = Meta::open(&**self.vfs(), self.path(), false).map_err(|error| match error {
             MetaOpenError::Io(failure) => InstallError::Failed(failure),
             other => invalid(other.to_string()),

@@ -205,6 +205,12 @@ impl LogReader {
         self.shared.table().term_at(index)
     }
 
+    /// Whether the log holds this very batch: then it holds what any log that does holds before it (Raft §5.3).
+    #[must_use]
+    pub fn holds(&self, batch: LogId) -> bool {
+        batch.index <= self.last().index && self.term_at(batch.index) == Some(batch.term)
+    }
+
     /// Visits all entries from `from`, an entry's boundary, to `to`, checking each. An entry that begins before `to`
     /// is visited wholly.
     ///

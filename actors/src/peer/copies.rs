@@ -82,7 +82,7 @@ pub(super) fn locate(reader: &LogReader, committed: Index, locate: Locate) -> Re
 }
 
 fn check_held(reader: &LogReader, batch: LogId) -> Result<(), Refusal> {
-    if batch.index <= reader.last().index && reader.term_at(batch.index) == Some(batch.term) {
+    if reader.holds(batch) {
         return Ok(());
     }
     Err(Refusal::new(Code::NotUploaded, format!("batch {batch} is not in this node's log")))

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message};
 use loglog_core::effects::Install;
-use loglog_proto::LogId;
-use loglog_storage::{DataDir, InstallError, Installer, Mark, Member, MetaState};
+use loglog_proto::{LogId, Offset};
+use loglog_storage::{DataDir, InstallError, Installer, Member, MetaState};
 use slog::{info, warn};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -74,10 +74,10 @@ pub struct Receive {
 pub struct Received {
     /// Its files.
     pub installer: Installer,
-    /// Its last batch, and where that ends.
+    /// Its last batch.
     pub last: LogId,
-    /// The same as a mark.
-    pub mark: Mark,
+    /// Where that ends.
+    pub end: Offset,
     /// As in [`Receive`].
     pub generation: u64,
 }
@@ -92,7 +92,7 @@ enum ReceiveError {
     #[error("nobody else is a member")]
     Nobody,
     #[error("the copy ends at {found}, the snapshot at {expected}")]
-    End { found: loglog_proto::Offset, expected: loglog_proto::Offset },
+    End { found: Offset, expected: Offset },
     #[error("the copy was broken off: {0}")]
     Thread(#[from] tokio::task::JoinError),
 }
@@ -107,7 +107,7 @@ impl SnapshotReceiver {
         self.is_busy = false;
         match result {
             Ok(received) => {
-                info!(ctx.log(), "a snapshot is whole"; "batch" => received.mark.index.get(), "end" => received.mark.offset.get());
+                info!(ctx.log(), "a snapshot is whole"; "last" => %received.last, "end" => received.end.get());
                 // A node that is ending wants no snapshot.
                 let _ = self.parts.whole.send(received);
             }
@@ -159,7 +159,7 @@ async fn receive(parts: ReceiverParts, receive: Receive) -> Result<Received, Rec
     if offset != content.end {
         return Err(ReceiveError::End { found: offset, expected: content.end });
     }
-    Ok(Received { installer, last, mark: Mark { index: last.index, offset }, generation })
+    Ok(Received { installer, last, end: offset, generation })
 }
 
 fn put(mut installer: Installer, chunk: &Chunk) -> Result<Installer, InstallError> {

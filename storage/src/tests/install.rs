@@ -3,14 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use loglog_proto::{Index, Offset, Term};
+use loglog_proto::{Incarnation, Index, LogId, NodeId, Offset, RaftId, Term};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use super::kit::{Chain, genesis, open};
 use crate::vfs::{SimVfs, Survival};
 use crate::{
-    DataDir, InstallError, LogStart, Mark, MetaState, NewBatch, OpenError, OpenOptions, Recovered, Vfs,
+    DataDir, InstallError, Installer, LogStart, Mark, MetaState, NewBatch, OpenError, OpenOptions, Recovered,
+    Vfs,
 };
 
 const D: &str = "/d";
@@ -56,6 +57,15 @@ fn install(dir: &DataDir, source: &Recovered, state: &MetaState, mark: Mark) -> 
         OpenError::Io(failure) => InstallError::Failed(failure),
         other => panic!("{other}"),
     })?;
+    receive(dir, source, state, mark)?.commit(&mut old.meta, mark)
+}
+
+fn receive(
+    dir: &DataDir,
+    source: &Recovered,
+    state: &MetaState,
+    mark: Mark,
+) -> Result<Installer, InstallError> {
     let mut installer = dir.install(state.clone())?;
     let mut at = state.start.offset;
     for segment in source.reader.segments() {
@@ -69,7 +79,7 @@ fn install(dir: &DataDir, source: &Recovered, state: &MetaState, mark: Mark) -> 
             at = installer.end();
         }
     }
-    installer.commit(&mut old.meta, mark)
+    Ok(installer)
 }
 
 fn check(found: &Recovered, source: &Recovered, state: &MetaState, mark: Mark, done: bool) {
@@ -154,4 +164,35 @@ fn s25_a_snapshot_that_is_not_what_it_says_is_refused() {
     assert!(error.to_string().contains("CRC"), "{error}");
     drop(old);
     check(&dir.open(OpenOptions::default()).unwrap(), &source, &state, mark, false);
+}
+
+#[test]
+fn s25_a_snapshot_drops_nothing_that_is_held_behind_it() {
+    let (source, state, mark) = source();
+    let sim = target();
+    sim.kill();
+    let dir = lock(&sim);
+    let ours = dir.open(OpenOptions::default()).unwrap().reader;
+    // Another leader brought that batch, and more behind it.
+    let held = LogId { term: ours.term_at(mark.index).unwrap(), index: mark.index };
+    let installer = receive(&dir, &source, &state, mark).unwrap();
+    let error = dir.finish_install(installer, held, mark.offset, &ours).unwrap_err();
+    assert!(error.to_string().contains("our own log holds"), "{error}");
+    check(&dir.open(OpenOptions::default()).unwrap(), &source, &state, mark, false);
+}
+
+#[test]
+fn s25_a_vote_given_while_a_snapshot_is_received_is_kept() {
+    let (source, state, mark) = source();
+    let sim = target();
+    sim.kill();
+    let dir = lock(&sim);
+    let Recovered { mut meta, reader, .. } = dir.open(OpenOptions::default()).unwrap();
+    let installer = receive(&dir, &source, &state, mark).unwrap();
+    let vote = Some(RaftId::new(NodeId::new(2).unwrap(), Incarnation::new(3).unwrap()));
+    meta.save(MetaState { term: Term::new(9), vote, ..meta.state().clone() }).unwrap();
+    let last = LogId { term: source.reader.term_at(mark.index).unwrap(), index: mark.index };
+    dir.finish_install(installer, last, mark.offset, &reader).unwrap();
+    let state = MetaState { term: Term::new(9), vote, ..state };
+    check(&dir.open(OpenOptions::default()).unwrap(), &source, &state, mark, true);
 }
