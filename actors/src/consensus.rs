@@ -19,7 +19,7 @@ use bytes::Bytes;
 use loglog_core::consensus::Order;
 use loglog_core::effects::Fetch;
 use loglog_core::gate::Want;
-use loglog_core::{Append, Consensus as Core, Effects, Role};
+use loglog_core::{Append, Consensus as Core, Effects, Role, old_batches};
 use loglog_proto::error::Refusal;
 use loglog_proto::peer::{PeerAccepted, PeerStanding, RaftMessage};
 use loglog_proto::{LogId, RaftId, Term};
@@ -28,7 +28,6 @@ use slog::{info, warn};
 
 use crate::faults::{Fault, Faults, panic_as_told};
 use crate::guard::Ctx;
-use crate::old_batches;
 use crate::peer::fetcher::{FetchPayloads, Fetcher};
 use crate::peer::link::Send;
 use crate::peer::links::Links;

@@ -24,7 +24,6 @@ pub mod guard;
 pub mod listener;
 mod manage;
 pub mod node;
-mod old_batches;
 pub mod peer;
 pub mod read_waiters;
 pub mod segment_keeper;

@@ -11,7 +11,7 @@ use loglog_proto::error::{Code, Refusal};
 use loglog_proto::manage::{Change, Manage, NewMember};
 use loglog_proto::peer::PeerMessage;
 use loglog_proto::{NodeId, Offset, RaftId};
-use loglog_storage::{LogStart, Member};
+use loglog_storage::Member;
 
 use crate::peer::{SharedIdentity, socket};
 use crate::view::LogView;
@@ -45,25 +45,11 @@ pub(crate) async fn order(
     })
 }
 
-/// The base of the segment that holds `before`, or the last one that holds a committed batch.
+/// The order to trim what lies before an offset.
 fn trim(before: Offset, view: &LogView) -> Result<Order, Refusal> {
     let unavailable = || Refusal::new(Code::Unavailable, "the log is being recovered: try again shortly");
     let reader = view.reader().ok_or_else(unavailable)?;
-    let committed = view.committed();
-    if before > committed {
-        let message = format!("offset {before} lies beyond the committed end {committed}");
-        return Err(Refusal::new(Code::BadRequest, message));
-    }
-    let segments = reader.segments();
-    // One that begins where the committed end is may hold nothing that stays.
-    let within =
-        segments.iter().rfind(|it| it.header.base_offset <= before && it.header.base_offset < committed);
-    let to = within.map_or(LogStart::GENESIS, |segment| LogStart {
-        offset: segment.header.base_offset,
-        index: segment.header.base_index,
-        previous_term: segment.header.previous_term,
-    });
-    Ok(Order::Trim { asked: before, to })
+    Order::trim(&reader, before, view.committed())
 }
 
 /// Where the successor of a member is, if nothing else is said: where the member was.

@@ -15,11 +15,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix_rt::{Arbiter, ArbiterHandle};
-use loglog_core::{Consensus as Core, Recovery, Settings, Writers};
-use loglog_proto::entry::{Kind, Prefix};
-use loglog_proto::limits::{WRITER_MEMORY, WRITER_SEQUENCES_MAX};
-use loglog_proto::{ClusterId, Index, Offset, Term};
-use loglog_storage::{DataDir, LogReader, MetaState, OpenError, OpenOptions, Recovered, ScanError};
+use loglog_core::{Consensus as Core, Recovery, Settings, Writers, start};
+use loglog_proto::{ClusterId, Offset};
+use loglog_storage::{DataDir, MetaState, OpenError, OpenOptions, Recovered, ScanError};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use slog::{Logger, info, o, warn};
@@ -181,7 +179,7 @@ impl StorageGroup {
             let recovered = dir
                 .open(OpenOptions { cluster, accept_loss, ..OpenOptions::default() })
                 .map_err(RecoveryError::of)?;
-            let (writers, damage) = rebuild_writers(&recovered, accept_damage)?;
+            let (writers, damage) = start::rebuild_writers(&recovered, accept_damage)?;
             Ok::<_, RecoveryError>((recovered, writers, damage))
         });
         let (recovered, writers, damage) =
@@ -277,7 +275,7 @@ impl StorageGroup {
             meta: meta.state().clone(),
             mark: meta.mark(),
             tail,
-            terms: terms_of(&reader),
+            terms: start::terms_of(&reader),
             writers,
         };
         let (settings, generation, written) = (parts.settings, self.generation, Arc::new(AtomicU64::new(0)));
@@ -367,55 +365,4 @@ impl StorageGroup {
 
 fn member(name: &str, kind: &'static str) -> Child {
     Child { name: name.to_owned(), kind, parent: NAME.to_owned(), restart: Restart::Group }
-}
-
-/// First index of each term in the segments' headers.
-fn terms_of(reader: &LogReader) -> Vec<(Index, Term)> {
-    let mut terms: Vec<(Index, Term)> = Vec::new();
-    for segment in reader.segments() {
-        if terms.last().is_none_or(|(_, term)| *term < segment.header.term) {
-            terms.push((segment.header.base_index, segment.header.term));
-        }
-    }
-    terms
-}
-
-/// Reads the remembered part of the log for who appended what (S27). Where damage is accepted, the part behind it.
-fn rebuild_writers(
-    recovered: &Recovered,
-    accept_damage: bool,
-) -> Result<(Writers, Option<ScanError>), ScanError> {
-    let reader = &recovered.reader;
-    let remembered = recovered.end.saturating_back(WRITER_MEMORY);
-    let mut from = reader.segment_base_at_or_before(remembered).unwrap_or(reader.start()).max(reader.start());
-    let mut writers = Writers::new(WRITER_MEMORY, WRITER_SEQUENCES_MAX, from);
-    let mut damage = None;
-    // What is surely committed is let go as the scan goes on: the table never holds more than it will.
-    let mark = recovered.meta.mark().offset;
-    for segment in reader.segments() {
-        if segment.end <= from {
-            continue;
-        }
-        let begin = segment.header.base_offset.max(from);
-        let scanned = reader.scan(begin, segment.end, &mut |entry| {
-            let Prefix { kind, writer, sequence, term, .. } = entry.prefix;
-            if kind == Kind::Data {
-                writers.record(writer, sequence, entry.offset, entry.len(), term);
-            }
-            if entry.prefix.last_of_batch && entry.end() <= mark {
-                writers.commit(entry.end());
-            }
-        });
-        if let Err(error) = scanned {
-            if !accept_damage {
-                return Err(error);
-            }
-            from = segment.end;
-            writers = Writers::new(WRITER_MEMORY, WRITER_SEQUENCES_MAX, from);
-            damage = Some(error);
-        }
-    }
-    // Everything up to the mark is committed; the rest may yet be truncated.
-    writers.commit(mark.max(from));
-    Ok((writers, damage))
 }

@@ -7,13 +7,17 @@
 pub mod append;
 pub mod batch;
 mod certain;
+pub mod chunk;
 pub mod consensus;
 pub mod control;
+pub mod copies;
 pub mod effects;
 pub mod gate;
 pub mod membership;
+pub mod old_batches;
 pub mod repair;
 pub mod seek;
+pub mod start;
 pub mod upload;
 pub mod waiters;
 mod write_queue;

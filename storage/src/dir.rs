@@ -221,12 +221,12 @@ impl DataDir {
         self.open_with(options, WRITE_GROUP_BYTES_MAX)
     }
 
-    /// [`DataDir::open`] with a G of a test's own.
-    pub(crate) fn open_with(
-        &self,
-        options: OpenOptions,
-        group_bytes_max: Length,
-    ) -> Result<Recovered, OpenError> {
+    /// [`DataDir::open`] with a G of a test's own: always the same for one directory.
+    ///
+    /// # Errors
+    /// As [`DataDir::open`].
+    #[doc(hidden)]
+    pub fn open_with(&self, options: OpenOptions, group_bytes_max: Length) -> Result<Recovered, OpenError> {
         recovery::open(Arc::clone(&self.vfs), &self.path, options, group_bytes_max)
     }
 }

@@ -16,10 +16,10 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message, SpawnHandle};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use loglog_core::chunk::payloads;
 use loglog_core::gate::Want;
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::peer::{Copy, PeerMessage, Seek};
-use loglog_proto::walk::Entries;
 use loglog_proto::{LogId, RaftId, RequestId, crc32c};
 use loglog_storage::Member;
 use slog::debug;
@@ -279,30 +279,13 @@ async fn copy(identity: &SharedIdentity, idle: &Pool, peer: &Member, want: &Want
     match socket::ask(&mut connection, &PeerMessage::Copy(copy), &mut BytesMut::new()).await? {
         PeerMessage::Copied(copied) => {
             idle.borrow_mut().entry(peer.id).or_default().push(connection);
-            payloads(want, &copied.bytes)
+            payloads(want, &copied.bytes).map_err(io::Error::other)
         }
         PeerMessage::Refused(refusal) => {
             idle.borrow_mut().entry(peer.id).or_default().push(connection);
             Err(io::Error::other(refusal))
         }
         other => Err(socket::unexpected(other)),
-    }
-}
-
-/// The payloads in raw bytes, if these are exactly the batch that is wanted (S34).
-fn payloads(want: &Want, bytes: &Bytes) -> io::Result<Vec<Bytes>> {
-    let (mut walk, mut found) = (Entries::new(want.offset, bytes), Vec::new());
-    while let Some(entry) = walk.next_entry().map_err(io::Error::other)? {
-        let is_last = found.len() + 1 == want.references.len();
-        if entry.prefix.term != want.log_id.term || entry.prefix.last_of_batch != is_last {
-            break;
-        }
-        found.push(bytes.slice_ref(entry.payload));
-    }
-    if found.len() == want.references.len() && walk.rest().is_empty() {
-        Ok(found)
-    } else {
-        Err(io::Error::other(format!("the bytes copied are not batch {}", want.log_id)))
     }
 }
 
@@ -372,66 +355,11 @@ impl Handler<Fault> for Fetcher {
 
 #[cfg(test)]
 mod tests {
-    use loglog_core::batch::Reference;
-    use loglog_proto::entry::{Kind, Prefix, encode_into};
-    use loglog_proto::{Index, Offset, Sequence, Term, WriterId, crc32c};
-
     use super::*;
-
-    /// A batch of two entries at offset 100, in term 3.
-    fn batch(term: u32, sequences: &[u64]) -> Bytes {
-        let mut out = Vec::new();
-        for (at, sequence) in sequences.iter().enumerate() {
-            let payload = sequence.to_le_bytes();
-            let prefix = Prefix {
-                kind: Kind::Data,
-                last_of_batch: at + 1 == sequences.len(),
-                payload_len: 8,
-                term: Term::new(term),
-                writer: WriterId::new(7),
-                sequence: Sequence::new(*sequence),
-            };
-            let offset = Offset::new(100 + out.len() as u64);
-            encode_into(&mut out, offset, &prefix, &payload, crc32c(&payload));
-        }
-        Bytes::from(out)
-    }
-
-    fn want() -> Want {
-        let reference = |sequence: u64| Reference {
-            writer: WriterId::new(7),
-            sequence: Sequence::new(sequence),
-            payload_len: 8,
-            payload_crc: crc32c(&sequence.to_le_bytes()),
-        };
-        let log_id = LogId { term: Term::new(3), index: Index::new(9) };
-        Want { log_id, offset: Offset::new(100), references: vec![reference(1), reference(2)], is_old: false }
-    }
 
     #[test]
     fn small_batches_are_fetched_together_and_large_ones_alone() {
         let slots = [1, 128 << 10, (128 << 10) + 1, 1 << 20, 16 << 20, u64::MAX].map(slots_for);
         assert_eq!(slots, [1, 1, 2, 8, 8, 8]);
-    }
-
-    #[test]
-    fn s34_what_is_copied_must_be_exactly_the_batch() {
-        let good = batch(3, &[1, 2]);
-        assert_eq!(payloads(&want(), &good).unwrap()[1], 2u64.to_le_bytes()[..]);
-        let mut damaged = good.to_vec();
-        damaged[30] ^= 1;
-        let elsewhere = Want { offset: Offset::new(140), ..want() };
-        for (want, bytes) in [
-            (want(), good.slice(..good.len() - 1)),
-            (want(), Bytes::from([&good[..], &[0]].concat())),
-            (want(), Bytes::from(damaged)),
-            (want(), batch(2, &[1, 2])),
-            (want(), batch(3, &[1])),
-            (want(), batch(3, &[1, 2, 3])),
-            (want(), Bytes::new()),
-            (elsewhere, good.clone()),
-        ] {
-            assert!(payloads(&want, &bytes).is_err(), "{} bytes", bytes.len());
-        }
     }
 }

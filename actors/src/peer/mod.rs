@@ -15,7 +15,6 @@
 
 pub mod bulk;
 pub mod connection;
-mod copies;
 pub mod fetcher;
 pub mod formation;
 pub mod link;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message};
+use loglog_core::chunk::Chunk;
 use loglog_core::effects::Install;
 use loglog_proto::{LogId, Offset};
 use loglog_storage::{DataDir, InstallError, Installer, Member, MetaState};
@@ -19,7 +20,7 @@ use slog::{info, warn};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::SharedIdentity;
-use super::bulk::{BulkError, BulkSource, Chunk};
+use super::bulk::{BulkError, BulkSource};
 use super::pace::Pace;
 use super::traffic::PeerTraffic;
 use crate::consensus::{ConsensusSlot, InstallFailed};

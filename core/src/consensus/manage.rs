@@ -13,7 +13,7 @@ use loglog_proto::error::{Code, Refusal};
 use loglog_proto::manage::{Managed, MemberStatus};
 use loglog_proto::peer::PeerStanding;
 use loglog_proto::{Index, LogId, NodeId, Offset, RaftId};
-use loglog_storage::{LogStart, Member, Membership};
+use loglog_storage::{LogReader, LogStart, Member, Membership};
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry};
 use raft::{ProgressState, SnapshotStatus};
 
@@ -44,6 +44,30 @@ pub enum Order {
     Members(MemberChange),
     /// Let this voter lead.
     Lead(NodeId),
+}
+
+impl Order {
+    /// To drop what lies before `before`: down to the base of the segment that holds it, or of the last one that holds a committed
+    /// batch.
+    ///
+    /// # Errors
+    /// [`Code::BadRequest`] for an offset beyond the committed end.
+    pub fn trim(reader: &LogReader, before: Offset, committed: Offset) -> Result<Self, Refusal> {
+        if before > committed {
+            let message = format!("offset {before} lies beyond the committed end {committed}");
+            return Err(Refusal::new(Code::BadRequest, message));
+        }
+        let segments = reader.segments();
+        // One that begins where the committed end is may hold nothing that stays.
+        let within =
+            segments.iter().rfind(|it| it.header.base_offset <= before && it.header.base_offset < committed);
+        let to = within.map_or(LogStart::GENESIS, |segment| LogStart {
+            offset: segment.header.base_offset,
+            index: segment.header.base_index,
+            previous_term: segment.header.previous_term,
+        });
+        Ok(Self::Trim { asked: before, to })
+    }
 }
 
 /// An order whose control entry is not committed yet.

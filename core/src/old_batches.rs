@@ -1,16 +1,17 @@
 //! Old batches: what raft-rs needs for a far-behind peer, read from the segments (S17).
 //!
 //! Owns:   finding a batch by its index: where the last read ended, else by the segment's header and counting.
-//! Never:  runs on an actor's thread.
+//! Never:  waits for anything but the disk: a shell calls it where that may take its time.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
-use loglog_core::batch::{Content, Reference};
 use loglog_proto::entry::Kind;
 use loglog_proto::{Index, Length, LogId, Offset};
 use loglog_storage::{LogReader, ScanError};
+
+use crate::batch::{Content, Reference};
 
 /// Log bytes read at a time, beyond the first batch.
 const BYTES: u64 = 1 << 20;
@@ -19,7 +20,7 @@ const PLACES_MAX: usize = 32;
 
 /// Where reads ended: the next batch and its offset. What is read is committed, so it stays where it is.
 #[derive(Debug, Default)]
-pub(crate) struct Places(Mutex<VecDeque<(Index, Offset)>>);
+pub struct Places(Mutex<VecDeque<(Index, Offset)>>);
 
 impl Places {
     fn of(&self, index: Index) -> Option<Offset> {
@@ -36,8 +37,11 @@ impl Places {
     }
 }
 
-/// Batches from `first` on, at most up to `last`, all of one segment.
-pub(crate) fn read(
+/// Batches from `first` on, at most up to `last`, all of one segment. None where they are no longer here.
+///
+/// # Errors
+/// Those of reading.
+pub fn read(
     reader: &LogReader,
     places: &Places,
     first: Index,

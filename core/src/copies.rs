@@ -3,7 +3,7 @@
 //! Owns:   what is served, and what is refused with which code.
 //! Keeps:  only while our log holds the batch that is named, committed or not; whole batches, none behind that one; each entry is
 //!         checked before it leaves.
-//! Never:  runs on an actor's thread.
+//! Never:  waits for anything but the disk: a shell calls it where that may take its time.
 
 use loglog_proto::error::{Code, Detail, Refusal};
 use loglog_proto::limits::BATCH_BYTES_MAX;
@@ -21,7 +21,7 @@ const _: () = assert!(BATCH_BYTES_MAX <= BYTES_MAX);
 ///
 /// # Errors
 /// The refusal to answer with: `Trimmed`, `NotUploaded`, `BadRequest`, `Unavailable`, and `Damaged` where our own bytes are.
-pub(super) fn copy(reader: &LogReader, copy: Copy) -> Result<Copied, Refusal> {
+pub fn copy(reader: &LogReader, copy: Copy) -> Result<Copied, Refusal> {
     let start = reader.start();
     if copy.offset < start {
         return Err(Refusal::trimmed(copy.offset, start));
@@ -64,7 +64,7 @@ pub(super) fn copy(reader: &LogReader, copy: Copy) -> Result<Copied, Refusal> {
 ///
 /// # Errors
 /// `Trimmed`, with the start, where the index lies before it.
-pub(super) fn locate(reader: &LogReader, committed: Index, locate: Locate) -> Result<Located, Refusal> {
+pub fn locate(reader: &LogReader, committed: Index, locate: Locate) -> Result<Located, Refusal> {
     let Locate { id, index } = locate;
     let segments = reader.segments();
     if segments.first().is_some_and(|first| index < first.header.base_index) {
