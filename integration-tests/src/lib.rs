@@ -12,6 +12,7 @@ pub mod netns;
 pub mod network;
 pub mod proxy;
 pub mod raw;
+pub mod sim;
 pub mod tmpfs;
 pub mod wait;
 

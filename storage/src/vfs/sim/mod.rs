@@ -207,6 +207,18 @@ impl SimVfs {
         self.state().plant(path, bytes);
     }
 
+    /// A file is gone, durably; whoever has it open goes on reading it.
+    pub fn lose(&self, path: &Path) {
+        self.state().lose(path);
+    }
+
+    /// Takes back what was to go wrong, and gives the disk room without bound.
+    pub fn heal(&self) {
+        let mut state = self.state();
+        state.faults.clear();
+        (state.off_at, state.space) = (None, None);
+    }
+
     /// A file's bytes as the process sees them.
     ///
     /// # Errors

@@ -168,6 +168,13 @@ impl State {
         self.durable_names.insert(path.to_owned(), inode);
     }
 
+    /// A name is gone, durably.
+    pub(super) fn lose(&mut self, path: &Path) {
+        self.names.remove(path);
+        self.durable_names.remove(path);
+        self.collect();
+    }
+
     pub(super) fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let inode = self.find(from)?;
         self.tell(|| format!("rename {} to {}", short(from), short(to)));
