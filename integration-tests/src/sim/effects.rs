@@ -152,7 +152,7 @@ impl World {
         }
         if let Some(committed) = committed {
             self.judge_committed(at, committed.offset);
-            if self.dies(at) {
+            if self.nodes[at].generation != generation || self.dies(at) {
                 return;
             }
         }

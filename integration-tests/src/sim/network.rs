@@ -62,11 +62,11 @@ impl World {
     }
 
     pub(super) fn say_to_all(&mut self, at: At, life: u64, standing: PeerStanding) {
-        let from = self.nodes[at].id;
-        let Some(own) = self.nodes[at].life() else { return };
-        let members = own.meta.state().membership.clone();
-        for member in members.voters.iter().chain(&members.learners).filter(|it| it.id != from) {
-            self.say(from, member.id, life, Say::Standing(standing));
+        // To whoever there is a link to: who is to be taken in knows no members yet.
+        let linked: Vec<At> =
+            (0..self.nodes.len()).filter(|to| self.links.contains_key(&(at, *to))).collect();
+        for to in linked {
+            self.say(self.nodes[at].id, self.nodes[to].id, life, Say::Standing(standing));
         }
     }
 
