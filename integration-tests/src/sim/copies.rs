@@ -8,6 +8,7 @@ use loglog_core::copies;
 use loglog_core::effects::Install;
 use loglog_core::gate::Want;
 use loglog_core::repair::{self, Answer, Step};
+use loglog_proto::error::Code;
 use loglog_proto::peer::{Copy, Locate, Located};
 use loglog_proto::{Index, LogId, Offset, RaftId, RequestId};
 use loglog_storage::{Gap, InstallError, Installer, MetaState, OpenError, Repair, RepairError};
@@ -252,7 +253,13 @@ impl World {
             .map(|member| member.id)
             .filter(|id| *id != own)
             .collect();
-        let answers: Vec<Option<Answer>> = peers.iter().map(|peer| self.locate(at, *peer, &gap)).collect();
+        let mut trimmed = 0;
+        let answers: Vec<Option<Answer>> =
+            peers.iter().map(|peer| self.locate(at, *peer, &gap, &mut trimmed)).collect();
+        if trimmed == peers.len() {
+            // What is missing here is gone everywhere: the node has to be replaced, as its log says.
+            return self.give_up_on(at);
+        }
         let step = repair::decide(&gap, &answers);
         self.tell(|| format!("node {at} mends {} at {}: {step:?}", gap.first, gap.offset));
         let repaired = match step {
@@ -274,17 +281,20 @@ impl World {
         self.queue.push(delay, Event::Mend { at, generation });
     }
 
-    fn locate(&mut self, at: At, peer: RaftId, gap: &Gap) -> Option<Answer> {
+    fn locate(&mut self, at: At, peer: RaftId, gap: &Gap, trimmed: &mut usize) -> Option<Answer> {
         let peer = self.asked_peer(at, peer)?;
         let committed = peer.core.status().committed.index;
-        let ask = |index: Index| -> Option<Located> {
-            copies::locate(&peer.reader, committed, Locate { id: RequestId::new(1), index }).ok()
+        let mut ask = |index: Index| -> Option<Located> {
+            let located = copies::locate(&peer.reader, committed, Locate { id: RequestId::new(1), index });
+            *trimmed += usize::from(located.as_ref().is_err_and(|it| it.code == Code::Trimmed));
+            located.ok()
         };
+        let first = ask(gap.first)?;
         let until = match gap.until {
             Some(until) => Some(ask(until.last.index)?),
             None => None,
         };
-        Some(Answer { first: ask(gap.first)?, until })
+        Some(Answer { first, until })
     }
 
     /// Copies the gap, or what of it lies in its first segment.

@@ -174,6 +174,8 @@ impl World {
     /// The process ends, and with it all that it held in memory; what was unsynced survives as `survival` says, all of it in the page
     /// cache if that is none.
     pub(super) fn end_life(&mut self, at: At, survival: Option<Survival>) {
+        // Power that is about to fail does.
+        let survival = survival.or_else(|| self.nodes[at].is_power_failing.then(|| self.draw_survival()));
         let node = &mut self.nodes[at];
         node.generation += 1;
         node.dies_after = None;

@@ -16,7 +16,7 @@ use super::world::World;
 impl World {
     /// Something strikes, now and then.
     pub(super) fn strike(&mut self) {
-        let pause = self.rng.random_range(500 * MS..12 * SECOND);
+        let pause = self.rng.random_range(200 * MS..6 * SECOND);
         self.queue.push(pause, Event::Nemesis);
         let strokes: Vec<Fault> =
             Fault::ALL.iter().copied().filter(|fault| fault.group() == Group::Stroke).collect();

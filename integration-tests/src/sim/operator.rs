@@ -170,6 +170,14 @@ impl World {
         Some(())
     }
 
+    /// A node that nothing can repair is wiped, and replaced as soon as may be.
+    pub(super) fn give_up_on(&mut self, at: At) {
+        self.tell(|| format!("node {at} cannot be repaired"));
+        let id = self.nodes[at].id;
+        self.retire(at);
+        self.operator.wiped.push(id);
+    }
+
     fn retire(&mut self, at: At) {
         let node = &mut self.nodes[at];
         node.generation += 1;
