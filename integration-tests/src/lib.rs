@@ -6,6 +6,7 @@
 pub mod appender;
 pub mod cluster;
 pub mod daemon;
+pub mod history;
 pub mod layout;
 pub mod load;
 pub mod netns;
@@ -19,6 +20,7 @@ pub mod wait;
 pub use appender::Appender;
 pub use cluster::Cluster;
 pub use daemon::{Daemon, DaemonOptions};
+pub use history::History;
 pub use layout::Layout;
 pub use load::{Load, LoadOptions};
 pub use netns::Netns;
