@@ -16,10 +16,10 @@ use loglog_proto::{Offset, Sequence, WriterId, crc32c};
 use rand::Rng;
 
 use super::dials::Fault;
-use super::judge::{Outcome, payload};
 use super::node::{Ask, At, Event, Reply, Token};
 use super::queue::{MS, Micros, Queue, SECOND};
 use super::world::World;
+use crate::history::{self, EndSeen, OpId, ReadAnswer, Tick, payload};
 
 /// Writers; each has a window of its own.
 const WINDOWS: [usize; 5] = [1, 1, 4, 16, 48];
@@ -37,7 +37,6 @@ pub(super) struct Clients {
     /// The newest committed end that any answer named.
     heard_end: Offset,
     next_writer: u64,
-    next_op: u64,
     next_number: u64,
 }
 
@@ -59,12 +58,13 @@ struct Writer {
 }
 
 struct Pending {
-    op: u64,
+    op: OpId,
     sequence: Sequence,
     previous: Option<Sequence>,
     expect_end: Option<Offset>,
     /// Set where the writer had not been acknowledged anything when it was first sent.
     known_end: Option<Offset>,
+    /// Every time that it was sent: the number that the answer will bear.
     numbers: Vec<u64>,
 }
 
@@ -77,7 +77,7 @@ struct Reader {
 
 #[derive(Clone, Copy)]
 enum Question {
-    Read { offset: Offset, node: At },
+    Read { offset: Offset, limit: usize, node: At },
     End { linearizable: bool, node: At, least: Offset },
 }
 
@@ -101,7 +101,6 @@ impl Clients {
             readers: (0..READERS).map(|_| Reader::default()).collect(),
             heard_end: Offset::ZERO,
             next_writer: 1,
-            next_op: 1,
             next_number: 1,
         };
         for writer in 0..clients.writers.len() {
@@ -190,26 +189,24 @@ impl World {
     }
 
     fn invoke(&mut self, client: usize) {
-        let op = self.clients.next_op;
-        self.clients.next_op += 1;
         // Only alone: what is sent behind it would build on it.
         let is_conditional = self.clients.writers[client].window == 1 && self.rng.random_bool(0.2);
         let expect_end = is_conditional.then_some(self.clients.heard_end);
         let writer = &mut self.clients.writers[client];
+        let (sequence, previous) = (Sequence::new(writer.next), writer.previous);
+        let op = self.judge.invoked(self.queue.now(), (writer.id, sequence), previous, expect_end);
         let pending = Pending {
             op,
-            sequence: Sequence::new(writer.next),
-            previous: writer.previous,
+            sequence,
+            previous,
             expect_end,
             known_end: (!writer.is_acknowledged).then_some(writer.known_end),
             numbers: Vec::new(),
         };
         writer.next += 1;
         writer.previous = Some(pending.sequence);
-        let (id, sequence, previous) = (writer.id, pending.sequence, pending.previous);
         writer.outstanding.push_back(pending);
         let at = writer.outstanding.len() - 1;
-        self.judge.invoked(self.queue.now(), op, (id, sequence), previous, expect_end);
         self.send(client, at);
     }
 
@@ -220,6 +217,7 @@ impl World {
         let (id, target) = (writer.id, writer.target);
         let pending = &mut writer.outstanding[pending];
         pending.numbers.push(number);
+        self.judge.sent(self.queue.now(), pending.op, pending.previous);
         let bytes = payload(pending.op);
         let (writer, sequence, crc) = (id, pending.sequence, Some(crc32c(&bytes)));
         let mut append = Append {
@@ -341,10 +339,10 @@ impl World {
                 let reply = if offset < start {
                     Reply::Answer(Answer::Refused(Refusal::trimmed(offset, start)))
                 } else if offset > committed {
-                    Reply::Answer(Answer::Refused(Refusal::new(Code::BeyondEnd, "beyond the end")))
+                    Reply::Answer(Answer::Refused(Refusal::beyond_end(offset, committed)))
                 } else {
                     match life.reader.read(offset, limit, committed) {
-                        Ok(bytes) => Reply::Bytes { offset, bytes },
+                        Ok(bytes) => Reply::Bytes { offset, bytes, end: committed },
                         Err(_) => return,
                     }
                 };
@@ -354,7 +352,10 @@ impl World {
                 life.core.end(token);
                 self.turn_soon(to);
             }
-            Ask::End { linearizable: false } => self.answer(to, token, Reply::End { end: committed }),
+            Ask::End { linearizable: false } => {
+                let start = life.reader.start();
+                self.answer(to, token, Reply::End { start, end: committed });
+            }
             Ask::Order(order) => {
                 life.core.manage(token, order, false);
                 self.turn_soon(to);
@@ -375,8 +376,11 @@ impl World {
         let now = self.queue.now();
         let client = token.client;
         let writer = &mut self.clients.writers[client];
-        let found = writer.outstanding.iter().position(|it| it.numbers.contains(&token.number));
-        let Some(which) = found else { return };
+        let attempt_of = |it: &Pending| it.numbers.iter().position(|number| *number == token.number);
+        let found = writer.outstanding.iter().enumerate();
+        let Some((which, attempt)) = found.filter_map(|(at, it)| Some((at, attempt_of(it)?))).next() else {
+            return;
+        };
         let op = writer.outstanding[which].op;
         let is_recent = token.number > writer.sent_from;
         match answer {
@@ -386,7 +390,7 @@ impl World {
                 writer.again_at = now + PATIENCE;
                 writer.outstanding.remove(which);
                 self.clients.heard_end = self.clients.heard_end.max(appended.end);
-                self.settle(now, op, Outcome::Acknowledged(appended));
+                self.settle(op, attempt, history::Answer::Acknowledged(appended));
             }
             Answer::Refused(refusal) => match refusal.code {
                 Code::Conflict => {
@@ -396,14 +400,12 @@ impl World {
                     writer.progress += 1;
                     let end = offset_of(&refusal);
                     self.clients.heard_end = self.clients.heard_end.max(end);
-                    self.settle(now, op, Outcome::Conflict(end));
+                    self.settle(op, attempt, history::Answer::Conflict { end });
                 }
                 Code::UnknownWriter => {
                     // What is open stays open for ever; another writer goes on, with an end that is learnt now.
-                    let open: Vec<u64> = writer.outstanding.iter().map(|it| it.op).collect();
-                    for op in open {
-                        self.settle(now, op, Outcome::Unknown);
-                    }
+                    let answer = history::Answer::Refused(refusal.code);
+                    self.judge.answered(now, op, attempt, answer, false);
                     let target = self.likely_leader();
                     let end = self.committed(target).unwrap_or(Offset::ZERO);
                     self.clients.heard_end = self.clients.heard_end.max(end);
@@ -411,6 +413,8 @@ impl World {
                     self.judge.unknown_writers += 1;
                 }
                 _ if is_recent => {
+                    let answer = history::Answer::Refused(refusal.code);
+                    self.judge.answered(now, op, attempt, answer, false);
                     if refusal.code == Code::DiskFull {
                         self.full_disk_is_felt();
                     }
@@ -424,9 +428,9 @@ impl World {
         }
     }
 
-    fn settle(&mut self, now: Micros, op: u64, outcome: Outcome) {
-        self.tell(|| format!("append {op}: {outcome:?}"));
-        if let Some(violation) = self.judge.completed(now, op, outcome) {
+    fn settle(&mut self, op: OpId, attempt: usize, answer: history::Answer) {
+        self.tell(|| format!("{op}: {answer:?}"));
+        if let Some(violation) = self.judge.answered(self.queue.now(), op, attempt, answer, true) {
             self.violate(violation);
         }
     }
@@ -445,7 +449,7 @@ impl World {
                 _ => from,
             };
             let limit = self.rng.random_range(1..100_000);
-            (Question::Read { offset, node }, Ask::Read { offset, limit })
+            (Question::Read { offset, limit, node }, Ask::Read { offset, limit })
         } else {
             let linearizable = self.rng.random_bool(0.7);
             let node = if linearizable { self.likely_leader() } else { node };
@@ -464,27 +468,38 @@ impl World {
         else {
             return;
         };
-        let now = self.queue.now();
-        let violation = match (question, answer) {
-            (Question::Read { node, .. }, Reply::Bytes { offset, bytes }) => {
-                self.clients.readers[reader].at = offset + loglog_proto::Length::of(bytes.len());
-                self.judge.read(since, now, node, offset, &bytes)
+        let (invoked, completed) = (Tick::new(since), Tick::new(self.queue.now()));
+        let violation = match question {
+            Question::Read { offset, limit, node } => {
+                let answer = match answer {
+                    Reply::Bytes { offset, bytes, end } => {
+                        self.clients.readers[reader].at = offset + loglog_proto::Length::of(bytes.len());
+                        ReadAnswer::Data { bytes, end }
+                    }
+                    Reply::Answer(Answer::Refused(refusal)) if refusal.code == Code::Trimmed => {
+                        let start = offset_of(&refusal);
+                        self.clients.readers[reader].at = start;
+                        ReadAnswer::Trimmed { start }
+                    }
+                    Reply::Answer(Answer::Refused(refusal)) if refusal.code == Code::BeyondEnd => {
+                        ReadAnswer::BeyondEnd { end: offset_of(&refusal) }
+                    }
+                    _ => return,
+                };
+                let (id, limit) = (self.nodes[node].node(), limit as u64);
+                let read = history::Read { node: id, offset, limit, invoked, completed, answer };
+                self.judge.read(node, read)
             }
-            (Question::Read { .. }, Reply::Answer(Answer::Refused(refusal))) => {
-                if refusal.code == Code::Trimmed {
-                    self.clients.readers[reader].at = offset_of(&refusal);
-                }
-                None
-            }
-            (Question::End { node, .. }, Reply::End { end }) => {
+            Question::End { linearizable, node, least } => {
+                let (start, end) = match answer {
+                    Reply::End { start, end } | Reply::Answer(Answer::End { start, end }) => (start, end),
+                    _ => return,
+                };
                 self.clients.heard_end = self.clients.heard_end.max(end);
-                self.judge.end(since, now, node, end, None)
+                let node_id = self.nodes[node].node();
+                let seen = EndSeen { node: node_id, linearizable, start, end, invoked, completed };
+                self.judge.end(node, seen, least)
             }
-            (Question::End { linearizable, node, least }, Reply::Answer(Answer::End { end, .. })) => {
-                self.clients.heard_end = self.clients.heard_end.max(end);
-                self.judge.end(since, now, node, end, linearizable.then_some(least))
-            }
-            _ => None,
         };
         if let Some(violation) = violation {
             self.violate(violation);

@@ -6,29 +6,23 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+
 use loglog_core::Role;
 use loglog_core::consensus::Place;
 use loglog_proto::entry::{EntryRef, Kind};
-use loglog_proto::response::Appended;
+use loglog_proto::header::SegmentHeader;
 use loglog_proto::walk::Entries;
-use loglog_proto::{Offset, RaftId, Sequence, WriterId};
+use loglog_proto::{Length, Offset, RaftId, Sequence, WriterId};
 
+use super::dials::Group;
 use super::node::{At, State};
 use super::queue::Micros;
 use super::world::World;
-
-/// What became of an append.
-#[derive(Clone, Debug)]
-pub(super) enum Outcome {
-    Acknowledged(Appended),
-    Conflict(Offset),
-    Unknown,
-}
+use crate::history::{Answer, Author, EndSeen, FinalLog, History, OpId, Read, ReadAnswer, Tick, op_of};
 
 struct Op {
     key: (WriterId, Sequence),
     previous: Option<Sequence>,
-    expect_end: Option<Offset>,
     has_failed: bool,
 }
 
@@ -44,25 +38,12 @@ pub(super) struct Judge {
     walked: Offset,
     places: HashMap<(WriterId, Sequence), (Offset, Offset)>,
     last_of: HashMap<WriterId, Sequence>,
-    ops: HashMap<u64, Op>,
-    keys: HashMap<(WriterId, Sequence), u64>,
+    ops: HashMap<OpId, Op>,
+    keys: HashMap<(WriterId, Sequence), OpId>,
+    /// All of it, for the checker.
+    pub(super) history: History,
     acknowledged: u64,
     acknowledged_end: Offset,
-}
-
-/// The bytes of an operation's entry: a function of its number, of a length that is one too.
-pub(super) fn payload(op: u64) -> Bytes {
-    let mix = op.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(17);
-    let length = match mix % 64 {
-        0 => 8 + mix % 60_000,
-        1..=4 => 8 + mix % 5000,
-        5 => 8,
-        _ => 8 + mix % 300,
-    };
-    let mut bytes = Vec::with_capacity(length as usize);
-    bytes.extend_from_slice(&op.to_le_bytes());
-    bytes.extend((8..length).map(|at| (mix >> (at % 8 * 8)) as u8 ^ at as u8));
-    Bytes::from(bytes)
 }
 
 fn as_usize(offset: Offset) -> usize {
@@ -83,6 +64,7 @@ impl Judge {
             last_of: HashMap::new(),
             ops: HashMap::new(),
             keys: HashMap::new(),
+            history: History::new(),
             acknowledged: 0,
             acknowledged_end: Offset::ZERO,
         }
@@ -96,73 +78,86 @@ impl Judge {
         self.acknowledged_end
     }
 
+    /// A writer begins an append.
     pub(super) fn invoked(
         &mut self,
-        _now: Micros,
-        op: u64,
+        now: Micros,
         key: (WriterId, Sequence),
         previous: Option<Sequence>,
         expect_end: Option<Offset>,
-    ) {
-        self.ops.insert(op, Op { key, previous, expect_end, has_failed: false });
+    ) -> OpId {
+        let author = Author::Wire { writer: key.0, sequence: key.1 };
+        let op = self.history.invoke(author, expect_end, Tick::new(now));
+        self.ops.insert(op, Op { key, previous, has_failed: false });
         self.keys.insert(key, op);
+        op
     }
 
-    pub(super) fn completed(&mut self, _now: Micros, op: u64, outcome: Outcome) -> Option<String> {
-        self.operations += 1;
+    /// It is sent; which time it is.
+    pub(super) fn sent(&mut self, now: Micros, op: OpId, previous: Option<Sequence>) -> usize {
+        self.history.sent(op, Some(previous), Tick::new(now))
+    }
+
+    /// A node has answered it. `is_settled`: the writer asks no more.
+    pub(super) fn answered(
+        &mut self,
+        now: Micros,
+        op: OpId,
+        attempt: usize,
+        answer: Answer,
+        is_settled: bool,
+    ) -> Option<String> {
+        self.history.answered(op, attempt, answer, Tick::new(now));
+        if is_settled {
+            self.operations += 1;
+            self.history.completed(op, Tick::new(now));
+        }
         let known = self.ops.get_mut(&op)?;
-        match outcome {
-            Outcome::Acknowledged(appended) => {
+        match answer {
+            Answer::Acknowledged(appended) => {
                 self.acknowledged += 1;
                 self.acknowledged_end = self.acknowledged_end.max(appended.end);
                 let said = (appended.offset, appended.end);
-                if known.expect_end.is_some_and(|end| end != appended.offset) {
-                    return Some(format!("append {op} was acknowledged at {}, expected elsewhere", said.0));
-                }
                 match self.places.get(&known.key) {
                     Some(place) if *place == said => None,
-                    place => Some(format!("append {op} was acknowledged at {said:?}, and is at {place:?}")),
+                    place => Some(format!("{op} was acknowledged at {said:?}, and is at {place:?}")),
                 }
             }
-            Outcome::Conflict(_) => {
+            Answer::Conflict { .. } => {
                 known.has_failed = true;
-                self.places.get(&known.key).map(|at| format!("append {op} failed for good, and is at {at:?}"))
+                self.places.get(&known.key).map(|at| format!("{op} failed for good, and is at {at:?}"))
             }
-            Outcome::Unknown => None,
+            Answer::Refused(_) | Answer::Unknown => None,
         }
     }
 
-    pub(super) fn read(
-        &mut self,
-        _since: Micros,
-        _now: Micros,
-        node: At,
-        offset: Offset,
-        bytes: &[u8],
-    ) -> Option<String> {
+    pub(super) fn read(&mut self, node: At, read: Read) -> Option<String> {
         self.operations += 1;
-        self.compare(node, offset, bytes)
+        let found = match &read.answer {
+            ReadAnswer::Data { bytes, .. } => self.compare(node, read.offset, bytes),
+            ReadAnswer::Trimmed { .. } | ReadAnswer::BeyondEnd { .. } => None,
+        };
+        self.history.reads.push(read);
+        found
     }
 
-    pub(super) fn end(
-        &mut self,
-        _since: Micros,
-        _now: Micros,
-        node: At,
-        end: Offset,
-        least: Option<Offset>,
-    ) -> Option<String> {
+    /// A node has told an end; for certain, `least` was acknowledged before it was asked.
+    pub(super) fn end(&mut self, node: At, seen: EndSeen, least: Offset) -> Option<String> {
         self.operations += 1;
+        self.history.ends.push(seen);
+        let end = seen.end;
         if as_usize(end) > self.log.len() {
             return Some(format!(
                 "node {node} says that the log ends at {end}, {} are committed",
                 self.log.len()
             ));
         }
-        let least = least.filter(|least| end < *least)?;
-        Some(format!(
-            "node {node} says for certain that the log ends at {end}; {least} was acknowledged before"
-        ))
+        let is_old = seen.linearizable && end < least;
+        is_old.then(|| {
+            format!(
+                "node {node} says for certain that the log ends at {end}; {least} was acknowledged before"
+            )
+        })
     }
 
     /// Bytes that a node shows as committed: they are the log's, or the log's continuation.
@@ -204,17 +199,17 @@ impl Judge {
         let at = entry.offset;
         let Some(op) = self.keys.get(&key) else { return Some(format!("nobody appended what is at {at}")) };
         let known = &self.ops[op];
-        if entry.payload != &payload(*op)[..] {
-            return Some(format!("append {op} has other bytes at {at}"));
+        if op_of(entry.payload) != Some(*op) {
+            return Some(format!("{op} has other bytes at {at}"));
         }
         if known.has_failed {
-            return Some(format!("append {op} failed for good, and is at {at}"));
+            return Some(format!("{op} failed for good, and is at {at}"));
         }
         if let Some(first) = self.places.insert(key, (at, entry.end())) {
-            return Some(format!("append {op} is in the log twice, at {} and at {at}", first.0));
+            return Some(format!("{op} is in the log twice, at {} and at {at}", first.0));
         }
         if self.last_of.insert(key.0, key.1) != known.previous {
-            return Some(format!("append {op} at {at} does not follow the one that it names"));
+            return Some(format!("{op} at {at} does not follow the one that it names"));
         }
         None
     }
@@ -240,7 +235,7 @@ impl World {
             if let Some(violation) = self.judge.compare(at, from, &bytes) {
                 return self.violate(violation);
             }
-            from += loglog_proto::Length::of(bytes.len());
+            from += Length::of(bytes.len());
         }
     }
 
@@ -312,10 +307,48 @@ impl World {
                 self.judge_committed(at, committed);
             }
         }
-        self.judge.violation.take().map_or(Ok(()), Err)
+        self.judge.violation.take().map_or(Ok(()), Err)?;
+        self.compare_segments()
     }
 
+    /// The history is whole: every log as it is left, and the one log that all of them were parts of.
     pub(super) fn final_check(&mut self) -> Result<(), String> {
-        self.compare_logs()
+        self.compare_logs()?;
+        for at in 0..self.nodes.len() {
+            let node = self.nodes[at].node();
+            let Some(committed) = self.committed(at) else { continue };
+            let Some(life) = self.nodes[at].life() else { continue };
+            let start = life.reader.start();
+            let (mut from, mut log) = (start, Vec::new());
+            while let Some(bytes) = self.bytes_of(at, from, committed).filter(|bytes| !bytes.is_empty()) {
+                from += Length::of(bytes.len());
+                log.extend_from_slice(&bytes);
+            }
+            let log = Bytes::from(log);
+            self.judge.history.finals.push(FinalLog { node, start, log, committed });
+        }
+        self.judge.history.evidence.leader_changes = self.leaders.len() as u64;
+        for (fault, count) in &self.counts.0 {
+            if fault.group() == Group::Stroke {
+                self.judge.history.evidence.faults.insert(fault.name().to_owned(), *count);
+            }
+        }
+        Ok(())
+    }
+
+    /// Sealed segments are the same files on every node (S35).
+    fn compare_segments(&mut self) -> Result<(), String> {
+        let mut known: HashMap<Offset, (At, SegmentHeader, Offset)> = HashMap::new();
+        for at in 0..self.nodes.len() {
+            let Some(life) = self.nodes[at].life() else { continue };
+            for segment in life.reader.segments().into_iter().filter(|segment| segment.sealed) {
+                let base = segment.header.base_offset;
+                let (other, header, end) = *known.entry(base).or_insert((at, segment.header, segment.end));
+                if (header, end) != (segment.header, segment.end) {
+                    return Err(format!("the segment at {base} is another on node {at} than on {other}"));
+                }
+            }
+        }
+        Ok(())
     }
 }

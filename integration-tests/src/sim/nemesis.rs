@@ -111,11 +111,7 @@ impl World {
                 let generation = self.nodes[at].generation;
                 self.queue.push(0, Event::Restart { at, generation });
             }
-            Fault::Wipe => {
-                if self.wipe().is_some() {
-                    self.count(fault);
-                }
-            }
+            Fault::Wipe if self.wipe().is_some() => self.count(fault),
             _ => {}
         }
     }

@@ -160,8 +160,8 @@ pub(super) enum Undo {
 #[derive(Clone, Debug)]
 pub(super) enum Reply {
     Answer(loglog_core::Answer),
-    Bytes { offset: Offset, bytes: bytes::Bytes },
-    End { end: Offset },
+    Bytes { offset: Offset, bytes: bytes::Bytes, end: Offset },
+    End { start: Offset, end: Offset },
 }
 
 impl Event {

@@ -13,6 +13,7 @@ use super::dials::Fault;
 use super::node::{Ask, At, Event, Reply, State, Token};
 use super::queue::{Micros, SECOND};
 use super::world::{World, member};
+use crate::history::{Tick, Trim};
 
 /// The operator's name among the clients.
 pub(super) const CLIENT: usize = usize::MAX;
@@ -52,8 +53,13 @@ impl World {
             && let Reply::Answer(answer) = answer
         {
             self.tell(|| format!("order {}: {answer:?}", token.number));
-            if matches!(answer, Answer::Managed(_)) {
+            if let Answer::Managed(managed) = answer {
                 self.count(fault);
+                if fault == Fault::Trim
+                    && let Some(trim) = self.judge.history.trims.last_mut()
+                {
+                    trim.answer = Some((Tick::new(self.queue.now()), Offset::new(managed.start)));
+                }
             }
         }
     }
@@ -109,8 +115,10 @@ impl World {
                 };
                 let before = Offset::new(self.rng.random_range(start..=most.max(start)));
                 let order = Order::trim(&reader, before, committed).ok()?;
-                if let Order::Trim { to, .. } = &order {
+                if let Order::Trim { asked, to } = &order {
                     self.operator.trimmed = self.operator.trimmed.max(to.offset);
+                    let invoked = Tick::new(self.queue.now());
+                    self.judge.history.trims.push(Trim { asked: *asked, invoked, answer: None });
                 }
                 order
             }
