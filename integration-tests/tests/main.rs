@@ -16,6 +16,7 @@ mod peers;
 mod python;
 mod repair;
 mod rounds;
+mod simulator;
 mod slow_follower;
 mod structure;
 mod uploads;

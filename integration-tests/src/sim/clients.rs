@@ -229,8 +229,13 @@ impl World {
             crc,
             payload: Some(bytes.clone()),
         };
+        // Some have nothing but uploads for the leader, too.
+        let is_uploaded = self.rng.random_bool(0.1);
+        if is_uploaded {
+            append.payload = None;
+        }
         for at in 0..self.nodes.len() {
-            if at == target || self.nodes[at].is_gone() {
+            if at == target && !is_uploaded || self.nodes[at].is_gone() {
                 continue;
             }
             if self.chance(Fault::UploadMissed) {
@@ -246,7 +251,7 @@ impl World {
             let upload = Upload { writer, sequence, crc, payload };
             self.ask(at, Token { client, number: 0 }, Ask::Upload(upload));
         }
-        if self.chance(Fault::PayloadDamaged) {
+        if !is_uploaded && self.chance(Fault::PayloadDamaged) {
             self.count(Fault::PayloadDamaged);
             append.payload = Some(damaged(&bytes));
         }
@@ -313,19 +318,10 @@ impl World {
         let committed = life.core.status().committed.offset;
         match ask {
             Ask::Append(request) => {
-                let sent = request.payload.clone().unwrap_or_default();
-                let crc = crc32c(&sent);
-                let joined = CheckedAppend::new(&request, sent, crc).or_else(|damaged| {
-                    let (payload, crc) = node
-                        .uploads
-                        .get((request.writer, request.sequence))
-                        .ok_or_else(|| damaged.clone())?;
-                    CheckedAppend::new(&request, payload, crc).map_err(|_| damaged)
-                });
-                match joined {
-                    Ok(append) => life.core.append(token, append),
-                    Err(refusal) => life.core.refuse(token, refusal),
-                }
+                match self.join_payload(to, &request) {
+                    Ok(append) => self.nodes[to].life().map(|life| life.core.append(token, append)),
+                    Err(refusal) => self.nodes[to].life().map(|life| life.core.refuse(token, refusal)),
+                };
                 self.turn_soon(to);
             }
             Ask::Upload(upload) => {
@@ -361,6 +357,31 @@ impl World {
                 self.turn_soon(to);
             }
         }
+    }
+
+    /// Joins an append with its payload: the one that it carries, the one that was uploaded here, or to another node (S31).
+    fn join_payload(&mut self, at: At, request: &Append) -> Result<CheckedAppend, Refusal> {
+        let key = (request.writer, request.sequence);
+        let mut refusal = Refusal::new(Code::NotUploaded, "no payload was uploaded");
+        if let Some(payload) = &request.payload {
+            match CheckedAppend::new(request, payload.clone(), crc32c(payload)) {
+                Ok(append) => return Ok(append),
+                Err(damaged) => refusal = damaged,
+            }
+        }
+        let others = (0..self.nodes.len()).filter(|other| *other != at);
+        for node in std::iter::once(at).chain(others) {
+            let is_reached = node == at || !(self.is_cut(at, node) || self.is_cut(node, at));
+            if is_reached
+                && self.nodes[node].is_up()
+                && let Some((payload, crc)) = self.nodes[node].uploads.get(key)
+                && let Ok(append) = CheckedAppend::new(request, payload, crc)
+            {
+                self.nodes[at].uploads.mark_used(key);
+                return Ok(append);
+            }
+        }
+        Err(refusal)
     }
 
     /// An answer arrives.

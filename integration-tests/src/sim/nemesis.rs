@@ -131,7 +131,7 @@ impl World {
         match undo {
             Undo::Cuts => {
                 self.cuts.clear();
-                self.felt.clear();
+                self.is_cut_felt = false;
             }
             Undo::Room(at) => {
                 self.nodes[at].disk.set_space(None);

@@ -85,7 +85,7 @@ impl World {
     /// Whether what goes this way is swallowed; and that it was.
     pub(super) fn is_cut(&mut self, from: At, to: At) -> bool {
         let Some(&fault) = self.cuts.get(&(from, to)) else { return false };
-        if self.felt.insert((from, to)) {
+        if !std::mem::replace(&mut self.is_cut_felt, true) {
             self.count(fault);
         }
         true

@@ -100,8 +100,8 @@ pub(super) struct World {
     pub(super) by_id: HashMap<RaftId, At>,
     /// Directions that are cut, and which fault has cut them.
     pub(super) cuts: BTreeMap<(At, At), Fault>,
-    /// Cuts that have swallowed something.
-    pub(super) felt: BTreeSet<(At, At)>,
+    /// Whether the cuts have swallowed anything.
+    pub(super) is_cut_felt: bool,
     /// Links that are open, by the generations at either end.
     pub(super) links: HashMap<(At, At), (u64, u64)>,
     pub(super) connecting: BTreeSet<(At, At)>,
@@ -155,7 +155,7 @@ impl World {
             nodes: Vec::new(),
             by_id: HashMap::new(),
             cuts: BTreeMap::new(),
-            felt: BTreeSet::new(),
+            is_cut_felt: false,
             links: HashMap::new(),
             connecting: BTreeSet::new(),
             old: Vec::new(),
