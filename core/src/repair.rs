@@ -17,8 +17,8 @@
 
 use loglog_proto::header::SegmentHeader;
 use loglog_proto::peer::Located;
-use loglog_proto::{Index, LogId};
-use loglog_storage::Gap;
+use loglog_proto::{Index, LogId, Term};
+use loglog_storage::{Gap, Until};
 
 /// What one peer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,19 +78,25 @@ pub fn decide(gap: &Gap, answers: &[Option<Answer>]) -> Step {
     if let Some(header) = gap.excess {
         return Step::Trim(header);
     }
+    // Whoever holds the last batch of the gap holds all of it.
+    let whole = |until: Until| {
+        let holds = |held: LogId| held.term == until.last.term && held.index >= until.last.index;
+        best(answers, |answer| answer.until?.held.filter(|held| holds(*held)).map(|_| until.last))
+    };
     let copy = match (gap.term, gap.until) {
-        (Some(term), _) => best(answers, |answer| answer.first.held.filter(|held| held.term == term)),
-        (None, Some(until)) => {
-            let holds = |held: LogId| held.term == until.last.term && held.index >= until.last.index;
-            let held = |answer: &Answer| answer.until?.held.filter(|held| holds(*held)).map(|_| until.last);
-            best(answers, held).or_else(|| {
-                let contradicts = |it: Located| {
-                    it.committed.is_some_and(|it| it.index == until.last.index && it != until.last)
-                };
-                let is_disproved = answers.iter().flatten().filter_map(|it| it.until).any(contradicts);
-                is_disproved.then(|| best(answers, |answer| committed_there(gap.first, answer))).flatten()
-            })
+        (Some(term), until) => {
+            let held = |answer: &Answer| {
+                let held = answer.first.held.filter(|held| held.term == term)?;
+                Some(LogId { index: held.index.min(trusted(gap.first, term, until)), term })
+            };
+            until.and_then(whole).or_else(|| best(answers, held))
         }
+        (None, Some(until)) => whole(until).or_else(|| {
+            let contradicts =
+                |it: Located| it.committed.is_some_and(|it| it.index == until.last.index && it != until.last);
+            let is_disproved = answers.iter().flatten().filter_map(|it| it.until).any(contradicts);
+            is_disproved.then(|| best(answers, |answer| committed_there(gap.first, answer))).flatten()
+        }),
         (None, None) => best(answers, |answer| committed_there(gap.first, answer)),
     };
     if let Some((peer, last)) = copy {
@@ -101,6 +107,17 @@ pub fn decide(gap: &Gap, answers: &[Option<Answer>]) -> Step {
         true => Step::Cut,
         false if answers.iter().all(Option::is_none) => Step::Wait(Why::Silence),
         false => Step::Wait(Why::NotHeld),
+    }
+}
+
+/// How far the log of a peer that holds a gap's first batch, of this term, is surely ours: as far as our own log had batches of that
+/// term. Behind them a peer may hold more of the term that were never committed, where we hold what a later leader wrote.
+fn trusted(first: Index, term: Term, until: Option<Until>) -> Index {
+    match until {
+        None => Index::new(u64::MAX),
+        Some(until) if until.last.term == term => until.last.index,
+        // Somewhere in the gap another term begins.
+        Some(_) => first,
     }
 }
 
@@ -168,6 +185,27 @@ mod tests {
             let equal = [answer(Some(id(3, 22)), id(3, 20)), answer(Some(id(3, 22)), id(3, 20))];
             assert_eq!(decide(&gap(mark), &equal), Step::Copy { peer: 0, last: id(3, 22) });
         }
+    }
+
+    /// Found by the simulator (seed 125 of its first day): a peer that was cut off held batches 20 to 33 of term 3, of which the others
+    /// had committed 20 to 29 and then 30 of term 4. Copied whole, they took the place of our own segment of term 4.
+    #[test]
+    fn s10_what_lies_behind_the_gap_stays_ours() {
+        let says = |first: LogId, until: Option<LogId>| {
+            let until = located(until, id(3, 19));
+            Some(Answer { first: located(Some(first), id(3, 19)), until: Some(until) })
+        };
+        let until = |last| Gap { until: Some(Until { last, offset: Offset::new(5000) }), ..gap(25) };
+        let same = until(id(3, 29));
+        let cut_off = says(id(3, 33), Some(id(3, 33)));
+        assert_eq!(decide(&same, &[cut_off]), Step::Copy { peer: 0, last: id(3, 29) });
+        let behind = says(id(3, 25), None);
+        assert_eq!(decide(&same, &[behind]), Step::Copy { peer: 0, last: id(3, 25) }, "a part of it");
+        // The gap reaches into a later term; where that begins, only those know who hold its last batch.
+        let later = until(id(5, 40));
+        let holds = says(id(3, 24), Some(id(5, 44)));
+        assert_eq!(decide(&later, &[cut_off, holds]), Step::Copy { peer: 1, last: id(5, 40) });
+        assert_eq!(decide(&later, &[cut_off]), Step::Copy { peer: 0, last: id(3, 20) }, "one is sure");
     }
 
     #[test]
