@@ -4,6 +4,7 @@
 //! Never:  sleeps for a fixed time in the hope that something has happened.
 
 pub mod appender;
+pub mod checker;
 pub mod cluster;
 pub mod daemon;
 pub mod history;
