@@ -1,6 +1,5 @@
-//! Nodes of the production core, in one thread, from one seed: messages are lost, doubled and reordered, nodes crash with what was
-//! not synced, payloads are missing, the log is trimmed, members come, go and are wiped. The logs must agree, and every
-//! acknowledged append be there once.
+//! Nodes of the production core, in one thread, over a model of a disk: schedules that are written down step by step. Drawn ones are the
+//! simulator's, in `integration-tests`.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -20,7 +19,7 @@ use rand::{Rng, SeedableRng};
 use slog::Logger;
 
 use crate::batch::{Content, Reference};
-use crate::consensus::{Order, Place};
+use crate::consensus::Order;
 use crate::effects::Install;
 use crate::gate::Want;
 use crate::membership::MemberChange;
@@ -55,7 +54,6 @@ struct Node {
     committed: Offset,
     wants: Vec<Want>,
     install: Option<Install>,
-    ticks_asleep: u32,
 }
 
 impl Node {
@@ -94,7 +92,6 @@ impl Node {
             committed: Offset::ZERO,
             wants: Vec::new(),
             install: None,
-            ticks_asleep: 0,
         }
     }
 
@@ -130,16 +127,6 @@ impl Node {
         let recovery = Recovery { meta: meta.clone(), mark, tail, terms, writers };
         let logger = Logger::root(slog::Discard, slog::o!());
         Consensus::new(Settings::default(), recovery, StdRng::seed_from_u64(seed), &logger)
-    }
-
-    /// Everything that is not on disk is gone; what was with the writer may have reached it or not.
-    fn crash(&mut self, rng: &mut StdRng, seed: u64) {
-        while rng.random_bool(0.5) && self.write_next() {}
-        self.unsynced.clear();
-        self.wants.clear();
-        self.install = None;
-        self.consensus = Self::recover(&self.meta, self.mark, &self.disk, seed);
-        self.ticks_asleep = rng.random_range(0..15);
     }
 
     fn write_next(&mut self) -> bool {
@@ -208,19 +195,6 @@ struct Writer {
     knows: Offset,
 }
 
-/// What happened in a run.
-#[derive(Clone, Copy, Debug, Default)]
-struct Counts {
-    acknowledged: usize,
-    leaders: usize,
-    fetched: u64,
-    old_read: u64,
-    trims: u64,
-    changes: u64,
-    installs: u64,
-    wiped: u64,
-}
-
 struct Cluster {
     rng: StdRng,
     seed: u64,
@@ -229,24 +203,13 @@ struct Cluster {
     network: Vec<(u64, RaftMessage)>,
     /// Nodes that were started again: links to them are accepted anew.
     restarted: Vec<RaftId>,
-    /// Nodes that were wiped, until their successors vote; the next incarnation; orders given.
-    wiped: Option<RaftId>,
-    incarnation: u32,
     orders: Vec<u64>,
-    counts: Counts,
     writers: Vec<Writer>,
     /// Which writer asked with this token.
     tokens: HashMap<u64, (usize, u64)>,
     next_token: u64,
-    faults: bool,
-    /// Whether members change.
-    moves: bool,
-    /// Whether directions are cut for long, nodes sleep long, crash right behind a save, and what is said of standings comes late or
-    /// never.
-    nasty: bool,
-    cuts: Vec<(RaftId, RaftId)>,
-    /// Standings on their way: from, to, what.
-    stands: Vec<(RaftId, RaftId, PeerStanding)>,
+    /// Whether nobody hears how others stand.
+    is_deaf: bool,
     /// Every committed byte that any node showed, by offset.
     seen: BTreeMap<Offset, (LogId, Vec<(WriterId, Sequence)>)>,
     leaders: HashMap<Term, RaftId>,
@@ -264,18 +227,11 @@ impl Cluster {
             nodes,
             network: Vec::new(),
             restarted: Vec::new(),
-            wiped: None,
-            incarnation: FIRST,
             orders: Vec::new(),
-            counts: Counts::default(),
             writers,
             tokens: HashMap::new(),
             next_token: 1,
-            faults: true,
-            moves: false,
-            nasty: seed % 2 == 1,
-            cuts: Vec::new(),
-            stands: Vec::new(),
+            is_deaf: false,
             seen: BTreeMap::new(),
             leaders: HashMap::new(),
             now: 0,
@@ -290,54 +246,29 @@ impl Cluster {
             successor(self.seed, &node.meta, &meta, "save");
             node.meta = *meta;
         }
-        let cut = self.faults && self.nasty && self.rng.random_bool(0.003);
-        let node = &mut self.nodes[at];
-        if cut {
-            // Crash right behind the save.
-            let seed = self.rng.random();
-            let mut rng = StdRng::seed_from_u64(seed);
-            let id = node.id;
-            node.crash(&mut rng, seed);
-            self.restarted.push(id);
-            for writer in &mut self.writers {
-                writer.outstanding = None;
-            }
-            return;
-        }
         node.unsynced.extend(effects.groups);
         let life = node.consensus.status().accepted.life;
         self.network.extend(effects.messages.into_iter().map(|message| (life, message)));
         if let Some(install) = effects.install {
             node.install.get_or_insert(*install);
         }
-        self.counts.changes += u64::from(effects.members.is_some());
         if let Some(standing) = effects.standing {
             let from = node.id;
             for other in self.nodes.iter_mut().filter(|other| other.id != from) {
-                if self.nasty && self.faults || !self.faults && !self.cuts.is_empty() {
-                    self.stands.push((from, other.id, standing));
-                } else {
+                if !self.is_deaf {
                     other.consensus.stands(from, standing);
                 }
             }
         }
         let node = &mut self.nodes[at];
         for want in effects.wants {
-            // Most clients have uploaded to every node; some have not.
-            if self.faults && self.rng.random_bool(0.3) {
-                node.wants.push(want);
-            } else {
-                let payloads =
-                    want.references.iter().map(|it| payload(it.writer.get(), it.sequence.get())).collect();
-                node.consensus.payloads(&want, payloads).unwrap();
-            }
+            let payloads =
+                want.references.iter().map(|it| payload(it.writer.get(), it.sequence.get())).collect();
+            node.consensus.payloads(&want, payloads).unwrap();
         }
         if let Some(mark) = effects.mark {
             assert!(mark.offset >= node.mark.offset && mark.offset <= node.end(), "s06");
-            // It rides unsynced: a crash may find an old one.
-            if !self.faults || self.rng.random_bool(0.5) || effects.trim.is_some() {
-                node.mark = mark;
-            }
+            node.mark = mark;
         }
         if let Some(meta) = effects.trim {
             let start = meta.start;
@@ -350,7 +281,6 @@ impl Cluster {
                 node.disk.first().is_some_and(|first| first.offset == start.offset),
                 "s36: a batch begins there"
             );
-            self.counts.trims += 1;
         }
         if let Some(committed) = effects.committed {
             assert!(committed.offset <= node.end(), "s16: committed here is durable here");
@@ -380,7 +310,6 @@ impl Cluster {
             });
             let contents = contents.collect();
             node.consensus.fetched(fetch.number, contents);
-            self.counts.old_read += 1;
         }
         let answers = effects.answers;
         for (token, answer) in answers {
@@ -450,24 +379,14 @@ impl Cluster {
         if self.network.is_empty() {
             return;
         }
-        let at = if self.faults { self.rng.random_range(0..self.network.len().min(8)) } else { 0 };
-        let (life, message) = self.network.remove(at);
-        if self.faults && self.rng.random_bool(0.1) {
-            return;
-        }
-        if self.faults && self.cuts.contains(&(message.from, message.to)) {
-            return;
-        }
-        if self.faults && self.rng.random_bool(0.05) {
-            self.network.push((life, message.clone()));
-        }
+        let (life, message) = self.network.remove(0);
         // Through the wire's own bytes.
         let mut out = bytes::BytesMut::new();
         PeerMessage::Raft(Box::new(message)).encode(&mut out);
         let frame = loglog_proto::frame::split(&mut out, 1 << 26).unwrap().unwrap();
         let PeerMessage::Raft(message) = PeerMessage::decode(&frame).unwrap() else { panic!() };
         let to = self.nodes.iter().position(|node| node.id == message.to);
-        if let Some(to) = to.filter(|to| self.nodes[*to].ticks_asleep == 0) {
+        if let Some(to) = to {
             self.nodes[to].consensus.step(life, *message).unwrap();
             self.turn(to);
         }
@@ -482,7 +401,6 @@ impl Cluster {
                 assert_eq!(batch.offset, want.offset, "seed {}: Log Matching", self.seed);
                 let payloads = batch.entries.iter().map(|entry| entry.payload.clone()).collect();
                 self.nodes[at].consensus.payloads(&want, payloads).unwrap();
-                self.counts.fetched += 1;
                 self.turn(at);
             }
             None => self.nodes[at].wants.push(want),
@@ -522,7 +440,7 @@ impl Cluster {
         // What was brought meanwhile may hold the snapshot's last batch, and more that was acknowledged (Raft §7).
         let holds_it = own.disk.iter().any(|batch| batch.log_id == install.last);
         let is_late = own.mark.index >= install.last.index || holds_it;
-        let Some(holder) = holder.filter(|_| !(is_late || self.faults && self.rng.random_bool(0.2))) else {
+        let Some(holder) = holder.filter(|_| !is_late) else {
             self.nodes[at].consensus.install_failed();
             return self.turn(at);
         };
@@ -531,37 +449,10 @@ impl Cluster {
         let (disk, seed) = (disk.cloned().collect(), self.rng.random());
         self.nodes[at].install(&install, disk, start, seed);
         self.restarted.push(self.nodes[at].id);
-        self.counts.installs += 1;
         for writer in &mut self.writers {
             writer.outstanding = None;
         }
         self.turn(at);
-    }
-
-    /// For a look at what went wrong.
-    fn tell(&self) {
-        for node in &self.nodes {
-            let status = node.consensus.status();
-            let members = &node.meta.membership;
-            let ids = |members: &[Member]| members.iter().map(|it| it.id.to_string()).collect::<Vec<_>>();
-            println!(
-                "{}: {:?} term {} committed {:?} start {:?} mark {:?} end {} members at {} {:?} {:?}, unsynced {}, wants {}, install {:?}, leader {:?}",
-                node.id,
-                status.role,
-                status.term,
-                status.committed,
-                node.meta.start,
-                node.mark,
-                node.end(),
-                members.index,
-                ids(&members.voters),
-                ids(&members.learners),
-                node.unsynced.len(),
-                node.wants.len(),
-                node.install,
-                status.leader
-            );
-        }
     }
 
     fn leader(&self) -> Option<usize> {
@@ -593,95 +484,9 @@ impl Cluster {
         self.order(at, Order::Trim { asked: to.offset, to });
     }
 
-    /// Members come and go; one of three may be wiped and come back as another.
-    fn change_members(&mut self) {
-        let Some(at) = self.leader() else { return };
-        let membership = self.nodes[at].meta.membership.clone();
-        let voters: Vec<RaftId> = membership.voters.iter().map(|it| it.id).collect();
-        let learners: Vec<RaftId> = membership.learners.iter().map(|it| it.id).collect();
-        if self.wiped.is_some_and(|wiped| !voters.contains(&wiped)) && learners.is_empty() {
-            self.wiped = None;
-        }
-        let fresh = |cluster: &mut Self, node: NodeId| {
-            cluster.incarnation += 1;
-            let id = RaftId::new(node, Incarnation::new(cluster.incarnation).unwrap());
-            let seed = cluster.rng.random();
-            cluster.nodes.push(Node::joining(id, seed));
-            member(id)
-        };
-        let change = match self.rng.random_range(0..4) {
-            0 if voters.len() + learners.len() < 5 => {
-                let node =
-                    (1..=9).filter_map(NodeId::new).find(|it| !self.nodes.iter().any(|n| n.id.node() == *it));
-                let Some(node) = node else { return };
-                MemberChange::Add(fresh(self, node))
-            }
-            1 if !learners.is_empty() => {
-                MemberChange::Promote(learners[self.rng.random_range(0..learners.len())].node())
-            }
-            2 if voters.len() > 2 && self.wiped.is_none() => {
-                MemberChange::Remove(voters[self.rng.random_range(0..voters.len())].node())
-            }
-            3 if voters.len() > 2
-                && self.wiped.is_none()
-                && learners.is_empty()
-                && !self.is_change_open(membership.index) =>
-            {
-                let gone = voters[self.rng.random_range(0..voters.len())];
-                if gone == self.nodes[at].id {
-                    return;
-                }
-                self.nodes.retain(|node| node.id != gone);
-                self.wiped = Some(gone);
-                self.counts.wiped += 1;
-                for writer in &mut self.writers {
-                    writer.outstanding = None;
-                }
-                return;
-            }
-            _ => match self.wiped.filter(|wiped| voters.contains(wiped)) {
-                Some(gone) => match self.nodes.iter().find(|node| node.id.node() == gone.node()) {
-                    Some(successor) => MemberChange::Replace(member(successor.id)),
-                    None => MemberChange::Replace(fresh(self, gone.node())),
-                },
-                None => return,
-            },
-        };
-        let Some(at) = self.leader() else { return };
-        self.order(at, Order::Members(change));
-    }
-
-    /// Whether any log holds a change of members that may yet come: then nobody is to be wiped.
-    fn is_change_open(&self, applied: Index) -> bool {
-        let queued =
-            |node: &Node| node.unsynced.iter().flat_map(|group| &group.batches).cloned().collect::<Vec<_>>();
-        let logs = self.nodes.iter().flat_map(|node| node.disk.iter().cloned().chain(queued(node)));
-        logs.filter(|batch| batch.log_id.index > applied).any(|batch| {
-            batch.entries[0].kind == Kind::Control && batch.entries[0].payload.first() == Some(&2)
-        })
-    }
-
-    /// Nodes that are no members any more are switched off, once that is committed.
-    fn switch_off(&mut self) {
-        let Some(at) = self.leader() else { return };
-        let membership = self.nodes[at].meta.membership.clone();
-        let index = self.nodes[at].consensus.status().committed.index;
-        let is_gone = |node: &Node| {
-            let is_member = membership.voters.iter().chain(&membership.learners).any(|it| it.id == node.id);
-            let was_member = node.meta.membership.index > Index::ZERO;
-            !is_member && was_member && membership.index <= index
-        };
-        // Only what a node learnt itself is sure: a leader of old may think otherwise.
-        self.nodes.retain(|node| !(is_gone(node) && node.consensus.status().place == Place::Gone));
-    }
-
     fn tick(&mut self, at: usize) {
-        if self.nodes[at].ticks_asleep > 0 {
-            self.nodes[at].ticks_asleep -= 1;
-        } else {
-            self.nodes[at].consensus.tick();
-            self.turn(at);
-        }
+        self.nodes[at].consensus.tick();
+        self.turn(at);
     }
 
     fn step(&mut self) {
@@ -694,129 +499,11 @@ impl Cluster {
                 self.turn(at);
             }
             20..75 => self.deliver(),
-            75..92 if self.nodes[at].ticks_asleep == 0 => self.sync(at),
-            92..97 if self.nodes[at].ticks_asleep == 0 => self.fetch(at),
-            97 if self.nasty => match self.rng.random_range(0..4) {
-                0 if self.rng.random_bool(0.2) => {
-                    // Some directions are cut, for long.
-                    self.cuts.clear();
-                    if self.rng.random_bool(0.7) {
-                        let ids: Vec<RaftId> = self.nodes.iter().map(|n| n.id).collect();
-                        let one = ids[self.rng.random_range(0..ids.len())];
-                        for id in ids {
-                            if id != one {
-                                if self.rng.random_bool(0.8) {
-                                    self.cuts.push((one, id));
-                                }
-                                if self.rng.random_bool(0.8) {
-                                    self.cuts.push((id, one));
-                                }
-                            }
-                        }
-                    }
-                }
-                1 if self.rng.random_bool(0.1) => self.nodes[at].ticks_asleep = 200,
-                _ => {
-                    while !self.stands.is_empty() && self.rng.random_bool(0.8) {
-                        let which = self.rng.random_range(0..self.stands.len());
-                        let (from, to, standing) = self.stands.swap_remove(which);
-                        if self.rng.random_bool(0.5) || self.cuts.contains(&(from, to)) {
-                            continue;
-                        }
-                        if let Some(node) = self.nodes.iter_mut().find(|n| n.id == to) {
-                            node.consensus.stands(from, standing);
-                        }
-                    }
-                }
-            },
-            98 => match self.rng.random_range(0..6) {
-                0 => self.reconnect(),
-                1 if self.nodes[at].ticks_asleep == 0 => self.install(at),
-                2 => self.trim(),
-                3 | 4 if self.moves => self.change_members(),
-                5 => self.switch_off(),
-                _ => {}
-            },
-            99 if self.faults && self.rng.random_bool(0.3) => {
-                let seed = self.rng.random();
-                let mut rng = StdRng::seed_from_u64(seed);
-                // Clients of a node that died learn nothing from it.
-                self.nodes[at].crash(&mut rng, seed);
-                self.restarted.push(self.nodes[at].id);
-                for writer in &mut self.writers {
-                    writer.outstanding = None;
-                }
-            }
+            75..92 => self.sync(at),
+            92..97 => self.fetch(at),
             _ => {}
         }
     }
-}
-
-fn run(seed: u64, moves: bool) -> Counts {
-    let mut cluster = Cluster::new(seed);
-    cluster.moves = moves;
-    for _ in 0..if moves { 20_000 } else { 6000 } {
-        cluster.step();
-    }
-    // Heal: everybody is up, nothing is lost; all must converge.
-    cluster.faults = false;
-    cluster.cuts.clear();
-    for node in &mut cluster.nodes {
-        node.ticks_asleep = node.ticks_asleep.min(15);
-    }
-    for writer in &mut cluster.writers {
-        writer.outstanding = None;
-    }
-    let before: usize = cluster.writers.iter().map(|writer| writer.acknowledged.len()).sum();
-    for round in 0..4000 {
-        for at in 0..cluster.nodes.len() {
-            if round % 10 == 0 {
-                cluster.tick(at);
-            }
-            cluster.sync(at);
-            cluster.fetch(at);
-            cluster.install(at);
-        }
-        cluster.reconnect();
-        for _ in 0..6 {
-            cluster.deliver();
-        }
-        if round % 40 == 0 && round < 3000 {
-            for writer in 0..cluster.writers.len() {
-                cluster.writers[writer].outstanding = None;
-                cluster.append(writer);
-            }
-            for at in 0..cluster.nodes.len() {
-                cluster.turn(at);
-            }
-        }
-    }
-    // Shown only where the test fails.
-    cluster.tell();
-    let after: usize = cluster.writers.iter().map(|writer| writer.acknowledged.len()).sum();
-    assert!(after > before + 30, "seed {seed}: healed, it makes progress: {before} to {after}");
-    let leader = cluster.leader().expect("somebody leads");
-    let membership = cluster.nodes[leader].meta.membership.clone();
-    let is_member = |id: RaftId| membership.voters.iter().chain(&membership.learners).any(|it| it.id == id);
-    let members = cluster.nodes.iter().filter(|node| is_member(node.id));
-    let ends: Vec<_> = members.map(|node| (node.id.node().get(), node.committed)).collect();
-    assert!(ends.iter().all(|(_, end)| *end == ends[0].1), "seed {seed}: all converge: {ends:?}");
-    let mut places = HashMap::new();
-    for (offset, (_, content)) in &cluster.seen {
-        let mut at = *offset;
-        for (writer, sequence) in content {
-            if *writer != WriterId::NONE {
-                assert!(places.insert((writer.get(), sequence.get()), at).is_none(), "seed {seed}: doubled");
-                at += Length::of(payload(writer.get(), sequence.get()).len() + OVERHEAD);
-            }
-        }
-    }
-    for (writer, state) in (1u64..).zip(&cluster.writers) {
-        for (sequence, offset) in (1u64..).zip(&state.acknowledged) {
-            assert_eq!(places.get(&(writer, sequence)), Some(offset), "seed {seed}: acknowledged, and there");
-        }
-    }
-    Counts { acknowledged: after, leaders: cluster.leaders.len(), ..cluster.counts }
 }
 
 #[test]
@@ -841,7 +528,6 @@ fn s23_a_heartbeat_commits_nothing_beyond_our_end() {
 /// A cluster without faults in which all nodes hold all that the leader has committed, and which of them leads.
 fn settled() -> (Cluster, usize) {
     let mut cluster = Cluster::new(7);
-    cluster.faults = false;
     for _ in 0..10_000 {
         cluster.step();
         let Some(at) = cluster.leader() else { continue };
@@ -904,6 +590,9 @@ fn s37_no_room_on_a_quorum_refuses_appends() {
         };
         cluster.nodes[at].consensus.append(0, append);
         let effects = cluster.nodes[at].consensus.turn(1);
+        cluster.nodes[at].unsynced.extend(effects.groups);
+        // What is queued behind a group that is being written is not decided before that is done.
+        cluster.sync(at);
         effects.answers.iter().any(|(_, it)| matches!(it, Answer::Refused(it) if it.code == Code::DiskFull))
     };
     full(&mut cluster, others[0], 1000);
@@ -917,7 +606,6 @@ fn s37_no_room_on_a_quorum_refuses_appends() {
 #[test]
 fn s26_a_leader_hands_over_to_a_voter_that_has_the_log() {
     let mut cluster = Cluster::new(7);
-    cluster.faults = false;
     let leader = |cluster: &Cluster| {
         cluster.nodes.iter().position(|node| node.consensus.status().role == Role::Leader)
     };
@@ -937,35 +625,6 @@ fn s26_a_leader_hands_over_to_a_voter_that_has_the_log() {
         }
     }
     panic!("{first:?} leads for ever");
-}
-
-fn sum(runs: impl Iterator<Item = Counts>) -> Counts {
-    runs.fold(Counts::default(), |sum, it| Counts {
-        acknowledged: sum.acknowledged + it.acknowledged,
-        leaders: sum.leaders + it.leaders,
-        fetched: sum.fetched + it.fetched,
-        old_read: sum.old_read + it.old_read,
-        trims: sum.trims + it.trims,
-        changes: sum.changes + it.changes,
-        installs: sum.installs + it.installs,
-        wiped: sum.wiped + it.wiped,
-    })
-}
-
-#[test]
-fn s32_three_nodes_agree_through_loss_reordering_crashes_and_missing_payloads() {
-    let all = sum((0..100).map(|seed| run(seed, false)));
-    println!("all seeds: {all:?}");
-    let Counts { acknowledged, leaders, fetched, old_read, trims, .. } = all;
-    assert!(acknowledged > 4000 && leaders > 80 && fetched > 100 && old_read > 20 && trims > 20, "{all:?}");
-}
-
-#[test]
-fn s26_members_come_go_and_are_wiped_and_nothing_is_lost() {
-    let all = sum((0..60).map(|seed| run(seed, true)));
-    println!("all seeds: {all:?}");
-    let Counts { acknowledged, changes, installs, wiped, trims, .. } = all;
-    assert!(acknowledged > 4000 && changes > 60 && installs > 20 && wiped > 5 && trims > 20, "{all:?}");
 }
 
 /// A message of this kind from another node to `to`.
@@ -1116,7 +775,7 @@ fn s25_a_peer_that_joins_our_log_is_not_sent_another_snapshot() {
 fn s25_an_install_never_drops_what_was_acknowledged_meanwhile() {
     let (mut cluster, a) = settled();
     let (l, f) = ((a + 1) % 3, (a + 2) % 3);
-    let (ida, idl, idf) = (cluster.nodes[a].id, cluster.nodes[l].id, cluster.nodes[f].id);
+    let (ida, idf) = (cluster.nodes[a].id, cluster.nodes[f].id);
     for writer in &mut cluster.writers {
         writer.outstanding = None;
     }
@@ -1153,7 +812,7 @@ fn s25_an_install_never_drops_what_was_acknowledged_meanwhile() {
     append(&mut cluster, a);
     run(&mut cluster, &[a, l], &[], 30);
     // Nobody hears how others stand from now on: it is said once a second only.
-    cluster.cuts.push((ida, idl));
+    cluster.is_deaf = true;
     // The last batch that L knows to be committed; A trims up to there, L takes the entry and never hears that it is committed.
     let batches = &cluster.nodes[a].disk;
     let last = batches.len() - 1;
