@@ -1,6 +1,6 @@
-//! Appender: a small blocking client that appends, and knows afterwards what must be in the log.
+//! Appender: a small blocking client that appends, and notes what it was answered.
 //!
-//! Owns:   one writer: its sequences, where each was acknowledged, the search for the leader.
+//! Owns:   one writer: its sequences, their history, the search for the leader.
 //! Keeps:  what is not acknowledged is sent again under its sequence.
 
 use std::collections::HashMap;
@@ -8,13 +8,14 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use loglog_proto::entry::Kind;
 use loglog_proto::error::{Code, Detail, Refusal};
 use loglog_proto::request::{Append, RequestBody};
 use loglog_proto::response::{Appended, ResponseBody};
-use loglog_proto::walk::Entries;
 use loglog_proto::{Offset, Sequence, WriterId};
 
+use crate::checker::{Enough, check};
+use crate::clock::now;
+use crate::history::{self, Answer, Author, FinalLog, History, OpId};
 use crate::raw::RawClient;
 
 /// How long a node may be silent before another is tried.
@@ -31,6 +32,8 @@ pub struct Appender {
     connection: Option<RawClient>,
     known_end: Option<Offset>,
     begun: u64,
+    /// All that was sent and answered. Its payloads are those of [`payload`].
+    history: History,
     /// By reference to what was uploaded before.
     pub without_payload: bool,
     /// Where each sequence, from 1, was acknowledged.
@@ -51,6 +54,7 @@ impl Appender {
             connection: None,
             known_end: None,
             begun: 0,
+            history: History::part(u32::try_from(writer).expect("a small number")),
             without_payload: false,
             acknowledged: Vec::new(),
             retries: 0,
@@ -76,8 +80,13 @@ impl Appender {
     /// If they are not within `deadline`, or refused as they never should be.
     pub fn append(&mut self, payloads: &[Bytes], deadline: Duration) {
         let began = Instant::now();
-        self.begun += payloads.len() as u64;
-        let first = self.begun - payloads.len() as u64;
+        let first = self.begun;
+        for _ in payloads {
+            self.begun += 1;
+            let (writer, sequence) = (self.writer, Sequence::new(self.begun));
+            let op = self.history.invoke(Author::Wire { writer, sequence }, None, now());
+            assert_eq!(op, operation(writer.get(), self.begun));
+        }
         while self.acknowledged.len() < usize::try_from(self.begun).expect("not that many") {
             assert!(
                 began.elapsed() < deadline,
@@ -120,30 +129,38 @@ impl Appender {
         let first = self.acknowledged.len() as u64 + 1;
         let mut sent = HashMap::new();
         for (sequence, payload) in (first..).zip(payloads) {
+            let previous = (sequence > 1).then(|| Sequence::new(sequence - 1));
+            let op = operation(self.writer.get(), sequence);
+            let attempt = self.history.sent(op, Some(previous), now());
             let append = Append {
                 writer: self.writer,
-                previous: (sequence > 1).then(|| Sequence::new(sequence - 1)),
+                previous,
                 sequence: Sequence::new(sequence),
                 known_end: self.known_end.filter(|_| self.acknowledged.is_empty()),
                 expect_end: None,
                 crc: Some(loglog_proto::crc32c(payload)),
                 payload: (!self.without_payload).then(|| payload.clone()),
             };
-            sent.insert(connection.send(RequestBody::Append(append))?, sequence);
+            sent.insert(connection.send(RequestBody::Append(append))?, (sequence, op, attempt));
         }
         let (mut answers, mut refusal) = (HashMap::new(), None);
         while !sent.is_empty() {
             let response = connection.try_receive()?;
-            let Some(sequence) = sent.remove(&response.id) else { continue };
-            match response.body {
+            let Some((sequence, op, attempt)) = sent.remove(&response.id) else { continue };
+            let answer = match response.body {
                 ResponseBody::Appended(appended) => {
                     answers.insert(sequence, appended);
+                    Answer::Acknowledged(appended)
                 }
-                ResponseBody::Refused(why) if sequence == first => refusal = Some(why),
-                // Refused because one before it was, or for the same reason: the first one tells.
-                ResponseBody::Refused(_) => {}
+                ResponseBody::Refused(why) => {
+                    let answer = Answer::from(&why);
+                    // The others were refused because one before them was, or for the same reason: the first one tells.
+                    refusal = refusal.or(Some(why).filter(|_| sequence == first));
+                    answer
+                }
                 other => panic!("no answer to an append: {other:?}"),
-            }
+            };
+            self.history.answered(op, attempt, answer, now());
         }
         self.connection = Some(connection);
         while let Some(appended) = answers.remove(&(self.acknowledged.len() as u64 + 1)) {
@@ -172,47 +189,27 @@ impl Appender {
     }
 }
 
-/// What writer `writer` appends under `sequence`: some are empty, most small, a few large.
-#[must_use]
-pub fn payload(writer: u64, sequence: u64) -> Bytes {
-    let mixed = (writer << 32 | sequence).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-    let length = if mixed.is_multiple_of(50) { 20_000 } else { usize::try_from(mixed % 300).unwrap_or(0) };
-    let mut payload = format!("{writer}:{sequence}:").into_bytes();
-    payload.resize(payload.len() + length, b'.');
-    Bytes::from(payload)
+const fn operation(writer: u64, sequence: u64) -> OpId {
+    OpId::new(writer << 32 | (sequence - 1))
 }
 
-/// Checks a whole log: each writer's entries once, in its order, none left out, with their bytes, and where they were acknowledged.
-/// Returns how many there are.
+/// What writer `writer` appends under `sequence`, from 1: most are small, a few large.
+#[must_use]
+pub fn payload(writer: u64, sequence: u64) -> Bytes {
+    history::payload(operation(writer, sequence))
+}
+
+/// Judges what the appenders were told by what the nodes hold: [`check`]; and all must have been acknowledged. Returns how many entries
+/// there are.
 ///
 /// # Panics
-/// If something is missing, doubled, changed or elsewhere.
-pub fn check_log(log: &[u8], appenders: &[Appender]) -> usize {
-    let mut places: HashMap<WriterId, Vec<Offset>> = HashMap::new();
-    let mut walk = Entries::new(Offset::ZERO, log);
-    while let Some(entry) = walk.next_entry().expect("entries with right CRCs") {
-        if entry.prefix.kind == Kind::Data {
-            let places = places.entry(entry.prefix.writer).or_default();
-            let (writer, sequence) = (entry.prefix.writer.get(), entry.prefix.sequence.get());
-            assert_eq!(sequence, places.len() as u64 + 1, "writer {writer}: once, in order, none left out");
-            assert_eq!(entry.payload, payload(writer, sequence), "writer {writer}, {sequence}: its bytes");
-            places.push(entry.offset);
-        }
-    }
-    assert!(walk.rest().is_empty(), "whole entries up to the end");
-    let mut count = 0;
+/// If a promise was broken.
+pub fn check_log(finals: Vec<FinalLog>, appenders: &[Appender]) -> usize {
+    let mut history = History::new();
+    history.finals = finals;
     for appender in appenders {
-        let places = places.remove(&appender.writer).unwrap_or_default();
-        let acknowledged: Vec<Offset> = appender.acknowledged.iter().map(|it| it.offset).collect();
-        assert_eq!(
-            acknowledged.len(),
-            places.len(),
-            "writer {}: retried until acknowledged",
-            appender.writer
-        );
-        assert_eq!(acknowledged, places, "writer {}: where it was acknowledged", appender.writer);
-        count += places.len();
+        history.join(appender.history.clone());
     }
-    assert!(places.is_empty(), "entries of nobody: {:?}", places.keys());
-    count
+    let facts = check(&history, &Enough::acks(appenders.iter().map(|it| it.begun).sum())).passed();
+    usize::try_from(facts.entries).expect("they are in memory")
 }

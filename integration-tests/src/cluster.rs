@@ -21,6 +21,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::daemon::signal;
+use crate::history::FinalLog;
 use crate::layout::{Layout, Place};
 use crate::raw::RawClient;
 use crate::wait::{until, within};
@@ -410,27 +411,23 @@ impl Cluster {
         })
     }
 
+    /// What every node that is up serves from its start up to `end`.
+    ///
+    /// # Panics
+    /// If one does not.
+    #[must_use]
+    pub fn final_logs(&self, end: Offset) -> Vec<FinalLog> {
+        let up = self.ids().filter(|id| self.is_up(*id));
+        up.map(|id| final_log(id, self.client(id), end)).collect()
+    }
+
     /// Every byte of the log from its start up to `end`, as a node serves it.
     ///
     /// # Panics
     /// If it does not.
     #[must_use]
     pub fn log_of(&self, id: u32, end: Offset) -> Vec<u8> {
-        let mut client = RawClient::connect(self.client(id));
-        let ResponseBody::End { start, .. } = client.ask(RequestBody::End { linearizable: false }) else {
-            panic!("node {id} does not say where its log begins")
-        };
-        let mut log = Vec::new();
-        while start + Length::of(log.len()) < end {
-            let offset = start + Length::of(log.len());
-            let read = Read { offset, limit: 1 << 20, wait_ms: 0, min_end: None };
-            match client.ask(RequestBody::Read(read)) {
-                ResponseBody::Data(data) => log.extend_from_slice(&data.bytes),
-                other => panic!("node {id} does not serve {offset}: {other:?}"),
-            }
-        }
-        log.truncate(usize::try_from((end - start).get()).expect("it is in memory"));
-        log
+        final_log(id, self.client(id), end).log.to_vec()
     }
 
     /// Checks that all nodes have the same segment files, byte for byte up to `end` (S35); returns how many.
@@ -526,6 +523,29 @@ impl Drop for Cluster {
             println!("the nodes' files are kept in {}", dir.keep().display());
         }
     }
+}
+
+/// What a node serves from its start up to `end`, which it has committed.
+///
+/// # Panics
+/// If it does not.
+#[must_use]
+pub fn final_log(id: u32, address: &str, end: Offset) -> FinalLog {
+    let mut client = RawClient::connect(address);
+    let ResponseBody::End { start, .. } = client.ask(RequestBody::End { linearizable: false }) else {
+        panic!("node {id} does not say where its log begins")
+    };
+    let mut log = Vec::new();
+    while start + Length::of(log.len()) < end {
+        let offset = start + Length::of(log.len());
+        let read = Read { offset, limit: 1 << 20, wait_ms: 0, min_end: None };
+        match client.ask(RequestBody::Read(read)) {
+            ResponseBody::Data(data) => log.extend_from_slice(&data.bytes),
+            other => panic!("node {id} does not serve {offset}: {other:?}"),
+        }
+    }
+    log.truncate((end - start).as_usize());
+    FinalLog { node: NodeId::new(id).expect("a node id"), start, log: log.into(), committed: end }
 }
 
 /// A node's segment files that hold bytes below `end`, with their base offsets, in order.

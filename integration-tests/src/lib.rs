@@ -1,10 +1,12 @@
 //! What the integration tests share.
 //!
-//! Owns:   real processes and how they are started, watched and stopped; networks that fail; load; raw sockets; waiting with a deadline.
+//! Owns:   real processes and how they are started, watched and stopped; networks that fail; load; raw sockets; waiting with a deadline; the history of
+//!         a run and what judges it.
 //! Never:  sleeps for a fixed time in the hope that something has happened.
 
 pub mod appender;
 pub mod checker;
+pub mod clock;
 pub mod cluster;
 pub mod daemon;
 pub mod history;
@@ -17,6 +19,7 @@ pub mod raw;
 pub mod sim;
 pub mod tmpfs;
 pub mod wait;
+pub mod watch;
 
 pub use appender::Appender;
 pub use cluster::Cluster;
@@ -30,3 +33,4 @@ pub use proxy::Proxies;
 pub use raw::RawClient;
 pub use tmpfs::Tmpfs;
 pub use wait::{until, within};
+pub use watch::Watch;

@@ -1,25 +1,23 @@
-//! Load: writers and readers through the real client library, and what must be in the log afterwards.
+//! Load: writers and readers through the real client library, somebody who asks every node, and what all of them were told.
 //!
-//! Owns:   a runtime of their own; what was acknowledged to each writer; what each reader saw.
-//! Keeps:  every entry is a function of (writer, number), so that it is checked wherever it is met.
+//! Owns:   a runtime of their own; the history of what was appended, acknowledged, seen and told.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::StreamExt;
 use loglog_client::{Client, PipelineOptions};
 use loglog_proto::Offset;
-use loglog_proto::entry::Kind;
-use loglog_proto::response::Appended;
-use loglog_proto::walk::Entries;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 
-use crate::appender::payload;
+use crate::checker::{Enough, Facts, check};
+use crate::clock::now;
+use crate::history::{Answer, Author, FinalLog, History, Sighting, op_of, payload};
 use crate::wait::until;
+use crate::watch::Watch;
 
 /// How long the last appends may take, once nothing is in their way.
 const FINISH: Duration = Duration::from_secs(100);
@@ -40,8 +38,9 @@ pub struct LoadOptions {
 pub struct Load {
     runtime: Option<Runtime>,
     shared: Arc<Shared>,
-    writers: Vec<JoinHandle<Vec<Appended>>>,
-    readers: Vec<JoinHandle<Vec<Place>>>,
+    writers: Vec<JoinHandle<History>>,
+    readers: Vec<JoinHandle<Vec<Sighting>>>,
+    watch: Option<Watch>,
 }
 
 #[derive(Debug)]
@@ -57,26 +56,13 @@ struct Shared {
     handed_in: Vec<AtomicU64>,
 }
 
-/// An entry of ours in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Its first byte.
-    pub offset: Offset,
-    /// The byte behind it.
-    pub end: Offset,
-    /// Whose it is.
-    pub writer: u64,
-    /// The how-manieth of that writer, from 1.
-    pub number: u64,
-}
-
 /// What was done.
 #[derive(Debug)]
 pub struct Finished {
-    /// By writer, from 1: where each append was acknowledged.
-    pub acknowledged: Vec<Vec<Appended>>,
-    /// By reader: what it saw.
-    pub seen: Vec<Vec<Place>>,
+    /// All of it but the final logs.
+    pub history: History,
+    /// By reader: how many entries it saw.
+    pub seen: Vec<usize>,
 }
 
 /// How long after a moment appends went on.
@@ -109,11 +95,12 @@ impl Load {
             acknowledged: AtomicU64::new(0),
             handed_in: (0..options.writers).map(|_| AtomicU64::new(0)).collect(),
         });
+        let watch = Some(Watch::start(shared.nodes.clone()));
         let writers = (1..=options.writers).map(|writer| runtime.spawn(write(Arc::clone(&shared), writer)));
         let writers = writers.collect();
         let readers = (0..options.readers).map(|reader| runtime.spawn(follow(Arc::clone(&shared), reader)));
         let readers = readers.collect();
-        Self { runtime: Some(runtime), shared, writers, readers }
+        Self { runtime: Some(runtime), shared, writers, readers, watch }
     }
 
     /// Appends acknowledged so far.
@@ -156,10 +143,20 @@ impl Load {
         let runtime = self.runtime.as_ref().expect("it lives as long as the load");
         let (writers, readers) = (std::mem::take(&mut self.writers), std::mem::take(&mut self.readers));
         runtime.block_on(async {
-            let acknowledged = all(writers, "every append gets its outcome").await;
-            let end = acknowledged.iter().flatten().map(|it| it.end.get()).max().unwrap_or(0);
+            let mut history = History::new();
+            for part in all(writers, "every append gets its outcome").await {
+                history.join(part);
+            }
+            let acknowledged = history.operations.iter().filter_map(|it| it.acknowledged());
+            let end = acknowledged.map(|(_, it)| it.end.get()).max().unwrap_or(0);
             self.shared.end.store(end, Ordering::Relaxed);
-            Finished { acknowledged, seen: all(readers, "every reader sees the end").await }
+            let mut counts = Vec::new();
+            for mut seen in all(readers, "every reader sees the end").await {
+                counts.push(seen.len());
+                history.sightings.append(&mut seen);
+            }
+            history.join(self.watch.take().expect("it is finished once").finish());
+            Finished { history, seen: counts }
         })
     }
 }
@@ -192,24 +189,28 @@ impl Shared {
 }
 
 /// Appends as `writer` until told to stop.
-async fn write(shared: Arc<Shared>, writer: u64) -> Vec<Appended> {
+async fn write(shared: Arc<Shared>, writer: u64) -> History {
     let at = usize::try_from(writer - 1).expect("few writers");
     let client = shared.client(at).await;
     let options =
         PipelineOptions { entries_max: shared.in_flight, timeout: None, ..PipelineOptions::default() };
     let pipeline = client.pipeline(options);
-    let (mut waiting, mut acknowledged) = (VecDeque::new(), Vec::new());
+    let mut history = History::part(u32::try_from(writer).expect("few writers"));
+    let mut waiting = VecDeque::new();
     for number in 1.. {
         let is_last = shared.stop.load(Ordering::Relaxed);
         if !is_last {
             let handed_in = nanoseconds(shared.began.elapsed());
-            let ticket = pipeline.append(payload(writer, number)).await.expect("room");
-            waiting.push_back((handed_in, ticket));
+            let op = history.invoke(Author::Pipeline { stream: writer, number }, None, now());
+            let attempt = history.sent(op, None, now());
+            let ticket = pipeline.append(payload(op)).await.expect("room");
+            waiting.push_back((handed_in, op, attempt, ticket));
         }
         let room = if is_last { 0 } else { shared.in_flight - 1 };
         while waiting.len() > room {
-            let Some((handed_in, ticket)) = waiting.pop_front() else { break };
-            acknowledged.push(ticket.await.expect("retries resolve every outcome"));
+            let Some((handed_in, op, attempt, ticket)) = waiting.pop_front() else { break };
+            let appended = ticket.await.expect("retries resolve every outcome");
+            history.answered(op, attempt, Answer::Acknowledged(appended), now());
             shared.acknowledged.fetch_add(1, Ordering::Relaxed);
             shared.handed_in[at].store(handed_in, Ordering::Relaxed);
         }
@@ -217,11 +218,11 @@ async fn write(shared: Arc<Shared>, writer: u64) -> Vec<Appended> {
             break;
         }
     }
-    acknowledged
+    history
 }
 
 /// Follows the log from its begin, until it is told where the end is and has seen it.
-async fn follow(shared: Arc<Shared>, reader: usize) -> Vec<Place> {
+async fn follow(shared: Arc<Shared>, reader: usize) -> Vec<Sighting> {
     let client = shared.client(reader).await;
     let mut entries = client.follow(Offset::ZERO);
     let (mut seen, mut at) = (Vec::new(), Offset::ZERO);
@@ -229,9 +230,9 @@ async fn follow(shared: Arc<Shared>, reader: usize) -> Vec<Place> {
         let next = tokio::time::timeout(Duration::from_millis(100), entries.next()).await;
         let Ok(Some(entry)) = next else { continue };
         let entry = entry.expect("a reader survives whatever happens to a node");
-        assert!(entry.offset >= at, "no entry twice: {} after {at}", entry.offset);
         at = entry.end;
-        seen.push(place(entry.offset, entry.end, &entry.payload));
+        let (reader, op) = (reader as u64, op_of(&entry.payload));
+        seen.push(Sighting { reader, offset: entry.offset, end: entry.end, op, at: now() });
     }
     seen
 }
@@ -240,65 +241,20 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).expect("some centuries")
 }
 
-/// Who wrote this; checks that it is what he wrote.
-fn place(offset: Offset, end: Offset, bytes: &[u8]) -> Place {
-    let numbers = || {
-        let mut parts = bytes.splitn(3, |byte| *byte == b':');
-        let mut number = || std::str::from_utf8(parts.next()?).ok()?.parse::<u64>().ok();
-        Some((number()?, number()?))
-    };
-    let (writer, number) = numbers().unwrap_or_else(|| panic!("the entry at {offset} is nobody's"));
-    assert!(
-        bytes == payload(writer, number),
-        "the entry at {offset} is not what writer {writer} wrote as {number}"
-    );
-    Place { offset, end, writer, number }
-}
-
 impl Finished {
-    /// Checks a whole log: each writer's entries once, in its order, with their bytes, where they were acknowledged; and that
-    /// every reader saw just these. `others` are payloads that may be there besides. Returns how many there are.
+    /// Judges all of it by what the nodes hold in the end: [`check`]. Nothing may have been trimmed.
     ///
     /// # Panics
-    /// If something is missing, doubled, changed or elsewhere.
-    #[must_use]
-    pub fn check(&self, log: &[u8], others: &[Bytes]) -> usize {
-        let mut places = Vec::new();
-        let mut next = vec![0; self.acknowledged.len()];
-        let mut walk = Entries::new(Offset::ZERO, log);
-        while let Some(entry) = walk.next_entry().expect("entries with right CRCs") {
-            if entry.prefix.kind != Kind::Data || others.iter().any(|other| other == entry.payload) {
-                continue;
-            }
-            let place = place(entry.offset, entry.end(), entry.payload);
-            let writer = usize::try_from(place.writer - 1).expect("few writers");
-            let expected = &self.acknowledged[writer].get(next[writer]);
-            next[writer] += 1;
-            assert_eq!(
-                place.number,
-                next[writer] as u64,
-                "writer {}: once, in order, none left out",
-                writer + 1
-            );
-            assert_eq!(
-                expected.map(|it| (it.offset, it.end)),
-                Some((place.offset, place.end)),
-                "writer {}, {}: where it was acknowledged",
-                writer + 1,
-                place.number
-            );
-            places.push(place);
+    /// If a promise was broken, a reader left something out, or too little happened.
+    pub fn check(&mut self, finals: Vec<FinalLog>, enough: &Enough) -> Facts {
+        self.history.finals = finals;
+        // The checker looks at neighbours only: where each begins is told here.
+        let acknowledged = self.history.operations.iter().filter_map(|it| it.acknowledged());
+        let first = acknowledged.map(|(_, it)| it.offset).min();
+        for reader in 0..self.seen.len() as u64 {
+            let seen = self.history.sightings.iter().find(|it| it.reader == reader);
+            assert_eq!(seen.map(|it| it.offset), first, "reader {reader} saw the first entry");
         }
-        assert!(walk.rest().is_empty(), "whole entries up to the end");
-        for (writer, acknowledged) in self.acknowledged.iter().enumerate() {
-            assert_eq!(acknowledged.len(), next[writer], "writer {}: all that was acknowledged", writer + 1);
-        }
-        for (reader, seen) in self.seen.iter().enumerate() {
-            assert!(!seen.is_empty(), "reader {reader} saw something");
-            assert!(seen.len() <= places.len(), "reader {reader} saw no more than there is");
-            let differs = seen.iter().zip(&places).position(|(seen, place)| seen != place);
-            assert_eq!(differs, None, "reader {reader} saw a prefix of the log");
-        }
-        places.len()
+        check(&self.history, enough).passed()
     }
 }

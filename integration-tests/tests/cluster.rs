@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use loglog_integration_tests::appender::{Appender, check_log, payload};
 use loglog_integration_tests::cluster::CLUSTER;
+use loglog_integration_tests::history::FinalLog;
 use loglog_integration_tests::{Cluster, RawClient, until, within};
 use loglog_proto::error::{Code, Detail, Refusal};
 use loglog_proto::peer::{
@@ -36,13 +37,19 @@ fn append(appender: &mut Appender, writer: u64, count: u64) {
     }
 }
 
+/// What each node serves, which is the same on all.
+pub(crate) fn same_logs(cluster: &Cluster, end: Offset) -> Vec<FinalLog> {
+    let logs = cluster.final_logs(end);
+    let is_same = |it: &FinalLog| (it.start, &it.log) == (logs[0].start, &logs[0].log);
+    assert!(logs.len() == cluster.ids().count() && logs.iter().all(is_same), "every node serves the same bytes");
+    logs
+}
+
 /// All nodes agree, hold the same files, and those hold what was acknowledged. Returns how many entries.
 pub(crate) fn check(cluster: &Cluster, appenders: &[Appender]) -> usize {
     let (end, took) = cluster.converge();
     let segments = cluster.assert_identical_files(end);
-    let logs: Vec<Vec<u8>> = cluster.ids().map(|id| cluster.log_of(id, end)).collect();
-    assert!(logs.iter().all(|log| *log == logs[0]), "every node serves the same bytes");
-    let count = check_log(&logs[0], appenders);
+    let count = check_log(same_logs(cluster, end), appenders);
     println!(
         "converged in {took:?}: {count} entries, {end} bytes, {segments} segments, the same on every node"
     );
@@ -473,8 +480,7 @@ fn s01_without_a_majority_nothing_is_acknowledged_and_reads_go_on() {
     println!("and the next one {code} after {:?}", began.elapsed());
     assert!(code == Code::NotLeader && !code.may_have_happened(), "{code}");
     assert_eq!(client.refused(RequestBody::End { linearizable: true }), Code::NotLeader);
-    let log = cluster.log_of(leader, end);
-    assert_eq!(check_log(&log, std::slice::from_ref(&appender)), 20);
+    assert_eq!(check_log(cluster.final_logs(end), std::slice::from_ref(&appender)), 20);
     let read = Read { offset: end, limit: 100, wait_ms: 100, min_end: None };
     let ResponseBody::Data(data) = client.ask(RequestBody::Read(read)) else { panic!() };
     assert!(data.bytes.is_empty() && data.end == end, "what is not committed is not read: {data:?}");

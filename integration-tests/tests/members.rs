@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use loglog_integration_tests::checker::Enough;
+use loglog_integration_tests::clock::now;
+use loglog_integration_tests::history::{FinalLog, Trim};
 use loglog_integration_tests::load::{Load, LoadOptions};
 use loglog_integration_tests::{Cluster, RawClient, until, within};
 use loglog_proto::error::{Code, Detail};
@@ -9,6 +12,8 @@ use loglog_proto::manage::{Change, Manage, NewMember};
 use loglog_proto::request::{Read, RequestBody};
 use loglog_proto::response::ResponseBody;
 use loglog_proto::{NodeId, Offset};
+
+use crate::cluster::same_logs;
 
 /// A new leader is wanted within 2 s.
 const RESUME: Duration = Duration::from_secs(20);
@@ -27,13 +32,12 @@ fn new_member(id: u32) -> NewMember {
 }
 
 /// All nodes agree, hold the same files and serve the same bytes from their start on; returns those.
-fn check_same(cluster: &Cluster) -> Vec<u8> {
+fn check_same(cluster: &Cluster) -> Vec<FinalLog> {
     let (end, took) = cluster.converge();
     let segments = cluster.assert_identical_files(end);
-    let mut logs: Vec<Vec<u8>> = cluster.ids().map(|id| cluster.log_of(id, end)).collect();
-    assert!(logs.iter().all(|log| *log == logs[0]), "every node serves the same bytes");
+    let logs = same_logs(cluster, end);
     println!("converged in {took:?}: {end} bytes, {segments} segments, the same on every node");
-    logs.remove(0)
+    logs
 }
 
 /// Clients that knew one node only have found the new one: they upload to it.
@@ -82,10 +86,10 @@ fn s26_one_node_grows_to_three_and_five_and_shrinks_to_three_under_load_and_kill
         cluster.forget(id);
     }
     load.progress(1000, RESUME);
-    let finished = load.finish();
-    let log = check_same(&cluster);
+    let mut finished = load.finish();
+    let logs = check_same(&cluster);
     assert_eq!(cluster.ids().count(), 3);
-    println!("{} entries, each once, where it was acknowledged", finished.check(&log, &[]));
+    println!("{}", finished.check(logs, &Enough::acks(3000)));
 }
 
 #[test]
@@ -110,9 +114,9 @@ fn s22_s25_a_wiped_follower_is_replaced_while_appends_go_on() {
     cluster.manage(&Change::Promote(node(victim))).unwrap();
     println!("node {victim} votes again {:?} after it was wiped", began.elapsed());
     load.progress(1000, RESUME);
-    let finished = load.finish();
-    let log = check_same(&cluster);
-    println!("{} entries, each once, where it was acknowledged", finished.check(&log, &[]));
+    let mut finished = load.finish();
+    let logs = check_same(&cluster);
+    println!("{}", finished.check(logs, &Enough::acks(3000)));
     // It counts: with it and one other the log goes on.
     let other = cluster.ids().find(|id| *id != victim).unwrap();
     cluster.kill(other);
@@ -133,7 +137,9 @@ fn s25_s36_a_follower_behind_the_trimmed_start_begins_anew_while_appends_go_on()
         cluster.status(leader).is_some_and(|status| status.segments > 6)
     });
     let committed = cluster.status(leader).unwrap().committed;
-    let managed = cluster.manage(&Change::Trim(Offset::new(committed))).unwrap();
+    let (asked, invoked) = (Offset::new(committed), now());
+    let managed = cluster.manage(&Change::Trim(asked)).unwrap();
+    let trim = Trim { asked, invoked, answer: Some((now(), Offset::new(managed.start))) };
     assert!(managed.start > 0 && managed.start <= committed, "{managed:?}");
     let began = Instant::now();
     cluster.restart(victim);
@@ -144,9 +150,11 @@ fn s25_s36_a_follower_behind_the_trimmed_start_begins_anew_while_appends_go_on()
     });
     println!("node {victim} began anew at {} after {:?}", managed.start, began.elapsed());
     load.progress(500, RESUME);
-    let _ = load.finish();
-    let log = check_same(&cluster);
-    assert!(!log.is_empty());
+    let mut finished = load.finish();
+    finished.history.trims.push(trim);
+    let logs = check_same(&cluster);
+    assert!(!logs[0].log.is_empty());
+    println!("{}", finished.check(logs, &Enough::acks(2500)));
     for id in cluster.ids() {
         assert_eq!(cluster.status(id).unwrap().start, managed.start, "node {id}");
         let mut client = RawClient::connect(cluster.client(id));
@@ -266,8 +274,8 @@ fn a_node_comes_back_to_members_it_never_heard_of() {
         cluster.forget(id);
     }
     load.progress(500, RESUME);
-    let _ = load.finish();
+    let mut finished = load.finish();
     // All whom it knows are gone; its leader is new to it.
     cluster.restart(asleep);
-    check_same(&cluster);
+    println!("{}", finished.check(check_same(&cluster), &Enough::acks(2100)));
 }

@@ -7,14 +7,18 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use loglog_integration_tests::checker::Enough;
+use loglog_integration_tests::clock::now;
+use loglog_integration_tests::history::{self, Answer, Author, History, ReadAnswer, payload};
 use loglog_integration_tests::proxy::Cut;
 use loglog_integration_tests::{
     Cluster, Layout, Load, LoadOptions, Netns, Network, Proxies, RawClient, until,
 };
 use loglog_proto::request::{Append, Read, RequestBody};
 use loglog_proto::response::ResponseBody;
-use loglog_proto::{Offset, Sequence, WriterId};
+use loglog_proto::{NodeId, Offset, Sequence, WriterId};
+
+use crate::cluster::same_logs;
 
 /// A new leader is wanted within 2 s.
 const RESUME: Duration = Duration::from_secs(20);
@@ -38,58 +42,62 @@ fn others(cluster: &Cluster, node: u32) -> Vec<u32> {
 struct Minority {
     node: u32,
     address: String,
-    /// Every byte that it served.
-    served: Vec<u8>,
-    /// Appends that it was sent and did not refuse for good.
-    open: Vec<Bytes>,
-    /// What it answered to them, and how often.
+    /// What it was sent, and all that it answered.
+    history: History,
+    /// How many bytes it served.
+    served: u64,
+    /// What it answered to appends, and how often.
     answers: BTreeMap<String, usize>,
-    sent: u64,
 }
+
+/// Its operations' part of the history.
+const MINORITY: u32 = 1000;
 
 impl Minority {
     fn at(cluster: &Cluster, node: u32) -> Self {
-        let address = cluster.client(node).to_owned();
-        Self { node, address, served: Vec::new(), open: Vec::new(), answers: BTreeMap::new(), sent: 0 }
+        let (address, history) = (cluster.client(node).to_owned(), History::part(MINORITY));
+        Self { node, address, history, served: 0, answers: BTreeMap::new() }
     }
 
     /// Sends an append; it must not be acknowledged.
     fn append(&mut self) {
         let mut client = RawClient::open(&self.address, Duration::from_secs(1)).expect("it serves clients");
-        self.sent += 1;
-        let payload = Bytes::from(format!("to the minority, {}", self.sent));
+        let writer = WriterId::new(0xa10e_0000 + self.history.operations.len() as u64);
+        let sequence = Sequence::new(1);
+        let op = self.history.invoke(Author::Wire { writer, sequence }, None, now());
+        let attempt = self.history.sent(op, Some(None), now());
         let append = Append {
-            writer: WriterId::new(0xa10e_0000 + self.sent),
+            writer,
             previous: None,
-            sequence: Sequence::new(1),
+            sequence,
             known_end: Some(Offset::ZERO),
             expect_end: None,
             crc: None,
-            payload: Some(payload.clone()),
+            payload: Some(payload(op)),
         };
-        let answer = match client.try_ask(RequestBody::Append(append)) {
-            Ok(ResponseBody::Refused(refusal)) => {
-                self.open.extend(refusal.code.may_have_happened().then_some(payload));
-                refusal.code.to_string()
-            }
+        let (answer, said) = match client.try_ask(RequestBody::Append(append)) {
+            Ok(ResponseBody::Refused(refusal)) => (Answer::from(&refusal), refusal.code.to_string()),
             Ok(other) => panic!("node {} alone answered an append: {other:?}", self.node),
-            Err(error) => {
-                self.open.push(payload);
-                format!("nothing ({:?})", error.kind())
-            }
+            Err(error) => (Answer::Unknown, format!("nothing ({:?})", error.kind())),
         };
-        *self.answers.entry(answer).or_default() += 1;
+        self.history.answered(op, attempt, answer, now());
+        *self.answers.entry(said).or_default() += 1;
     }
 
     /// Reads on; it must never claim a linearizable end.
     fn read(&mut self) {
         let mut client = RawClient::open(&self.address, RESUME).expect("it serves clients");
         loop {
-            let offset = Offset::new(self.served.len() as u64);
-            let read = Read { offset, limit: 1 << 20, wait_ms: 50, min_end: None };
-            match client.ask(RequestBody::Read(read)) {
+            let (offset, limit, invoked) = (Offset::new(self.served), 1 << 20, now());
+            match client.ask(RequestBody::Read(Read { offset, limit, wait_ms: 50, min_end: None })) {
                 ResponseBody::Data(data) if data.bytes.is_empty() => break,
-                ResponseBody::Data(data) => self.served.extend_from_slice(&data.bytes),
+                ResponseBody::Data(data) => {
+                    self.served += data.bytes.len() as u64;
+                    let (node, completed) = (NodeId::new(self.node).unwrap(), now());
+                    let answer = ReadAnswer::Data { bytes: data.bytes, end: data.end };
+                    let read = history::Read { node, offset, limit, invoked, completed, answer };
+                    self.history.reads.push(read);
+                }
                 other => panic!("node {} does not serve {offset}: {other:?}", self.node),
             }
         }
@@ -123,7 +131,7 @@ fn leader_cut_off(cluster: &Cluster, network: &dyn Network, (how, cut): (&str, C
     let alone = cluster.status(leader).expect("it answers its clients").committed;
     // At least as long as it takes to be served all that it knows.
     let enough = Instant::now() + RESUME;
-    while since.elapsed() < apart || (minority.served.len() as u64) < alone && Instant::now() < enough {
+    while since.elapsed() < apart || minority.served < alone && Instant::now() < enough {
         minority.append();
         minority.read();
         minority.claims_no_end();
@@ -132,8 +140,7 @@ fn leader_cut_off(cluster: &Cluster, network: &dyn Network, (how, cut): (&str, C
     let still = cluster.status(leader).expect("it answers its clients").committed;
     assert_eq!(still, alone, "node {leader} alone commits nothing");
     assert_eq!(
-        minority.served.len() as u64,
-        alone,
+        minority.served, alone,
         "it serves all that it knows to be committed, and no more"
     );
     let ahead = others.iter().filter_map(|id| cluster.status(*id)).map(|it| it.committed).max().unwrap();
@@ -149,22 +156,19 @@ fn leader_cut_off(cluster: &Cluster, network: &dyn Network, (how, cut): (&str, C
         ahead - alone,
         healed.elapsed()
     );
-    agree(cluster, load, healed, &minority.open, &minority.served);
+    agree(cluster, load, healed, minority.history);
 }
 
-/// Ends the load; all nodes must agree, hold the same files, and those hold what was acknowledged.
-fn agree(cluster: &Cluster, load: Load, healed: Instant, open: &[Bytes], served: &[u8]) {
-    let finished = load.finish();
+/// Ends the load; all nodes must agree, hold the same files, and those hold what was acknowledged. What `minority` was told must be true.
+fn agree(cluster: &Cluster, load: Load, healed: Instant, minority: History) {
+    let mut finished = load.finish();
     let (end, _) = cluster.converge();
     let took = healed.elapsed();
     assert!(took < CONVERGE, "converged after {took:?}");
     let segments = cluster.assert_identical_files(end);
-    let log = cluster.log_of(1, end);
-    assert!(log.starts_with(served), "what the minority served is a prefix of the log");
-    let count = finished.check(&log, open);
-    println!(
-        "  all agree {took:?} after the network was healed: {count} entries, {end} bytes, {segments} segments"
-    );
+    finished.history.join(minority);
+    let facts = finished.check(same_logs(cluster, end), &Enough::acks(500));
+    println!("  all agree {took:?} after the network was healed: {facts}; {end} bytes, {segments} segments");
 }
 
 /// A new cluster for each way to cut its leader off.
@@ -241,5 +245,5 @@ fn a_fifth_of_all_packets_lost_loses_no_entry() {
     netns.heal();
     let resumed = load.resumed(healed, CONVERGE);
     println!("  healed: appends went on after {:?}, every writer's after {:?}", resumed.first, resumed.all);
-    agree(&cluster, load, healed, &[], &[]);
+    agree(&cluster, load, healed, History::new());
 }

@@ -13,6 +13,8 @@ use loglog_proto::request::{Append, RequestBody};
 use loglog_proto::{Sequence, WriterId};
 use loglog_storage::verify;
 
+use crate::cluster::same_logs;
+
 const DEADLINE: Duration = Duration::from_secs(30);
 
 fn start() -> Cluster {
@@ -62,9 +64,7 @@ fn flip(path: &Path, at: usize) {
 fn check(cluster: &Cluster, appenders: &[Appender]) {
     let (end, _) = cluster.converge();
     cluster.assert_identical_files(end);
-    let logs: Vec<Vec<u8>> = cluster.ids().map(|id| cluster.log_of(id, end)).collect();
-    assert!(logs.iter().all(|log| *log == logs[0]), "every node serves the same bytes");
-    check_log(&logs[0], appenders);
+    check_log(same_logs(cluster, end), appenders);
 }
 
 /// Every byte of every node's directory is sound, and all are the same.
