@@ -41,7 +41,10 @@ fn append(appender: &mut Appender, writer: u64, count: u64) {
 pub(crate) fn same_logs(cluster: &Cluster, end: Offset) -> Vec<FinalLog> {
     let logs = cluster.final_logs(end);
     let is_same = |it: &FinalLog| (it.start, &it.log) == (logs[0].start, &logs[0].log);
-    assert!(logs.len() == cluster.ids().count() && logs.iter().all(is_same), "every node serves the same bytes");
+    assert!(
+        logs.len() == cluster.ids().count() && logs.iter().all(is_same),
+        "every node serves the same bytes"
+    );
     logs
 }
 

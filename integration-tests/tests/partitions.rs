@@ -139,10 +139,7 @@ fn leader_cut_off(cluster: &Cluster, network: &dyn Network, (how, cut): (&str, C
     }
     let still = cluster.status(leader).expect("it answers its clients").committed;
     assert_eq!(still, alone, "node {leader} alone commits nothing");
-    assert_eq!(
-        minority.served, alone,
-        "it serves all that it knows to be committed, and no more"
-    );
+    assert_eq!(minority.served, alone, "it serves all that it knows to be committed, and no more");
     let ahead = others.iter().filter_map(|id| cluster.status(*id)).map(|it| it.committed).max().unwrap();
     assert!(ahead > alone, "the others went on");
     let healed = Instant::now();

@@ -6,6 +6,7 @@
 use loglog_core::effects::Fetch;
 use loglog_core::{Effects, Role, Truncation, old_batches};
 use loglog_proto::Offset;
+use loglog_proto::peer::RaftKind;
 use loglog_storage::{LogStart, MetaState, WriteError};
 use rand::Rng;
 
@@ -124,9 +125,17 @@ impl World {
         if !messages.is_empty() && self.dies(at) {
             return;
         }
+        let votes = messages.iter().any(|it| it.kind == RaftKind::RequestVoteResponse && !it.reject);
         for message in messages {
             let to = message.to;
             self.say(id, to, status.accepted.life, Say::Raft(Box::new(message)));
+        }
+        if votes && std::mem::take(&mut self.nodes[at].dies_at_vote) {
+            // And is back before the election is over: what it knows of its vote is what it has written.
+            self.count(Fault::CrashAtEffect);
+            let survival = if self.rng.random_bool(0.5) { Some(self.draw_survival()) } else { None };
+            self.end_life(at, survival);
+            return self.start(at);
         }
         if let Some(standing) = standing {
             self.say_to_all(at, status.accepted.life, standing);

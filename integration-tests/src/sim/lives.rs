@@ -219,10 +219,30 @@ impl World {
         };
         if node.is_disk_faulty && why.contains("injected") {
             self.count(fault);
+            if fault != Fault::FailedCall && self.rng.random_bool(0.5) {
+                // What the next life finds in the page cache is not on the disk: the power tells.
+                return self.start_and_lose_power(at);
+            }
         } else if !(node.is_full && why.contains("space")) {
             return self.violate(format!("node {at} gives up, and nothing was done to it: {why}"));
         }
         self.end_life(at, None);
+    }
+
+    /// A node comes back at once, and its power fails soon.
+    fn start_and_lose_power(&mut self, at: At) {
+        self.end_life(at, None);
+        self.start(at);
+        let (generation, delay) = (self.nodes[at].generation, self.rng.random_range(0..3 * SECOND));
+        self.queue.push(delay, Event::PowerFails { at, generation });
+    }
+
+    pub(super) fn power_fails(&mut self, at: At, generation: u64) {
+        if self.nodes[at].generation == generation && self.nodes[at].is_up() {
+            self.count(Fault::PowerCut);
+            let survival = self.draw_survival();
+            self.end_life(at, Some(survival));
+        }
     }
 
     pub(super) fn draw_survival(&mut self) -> Survival {

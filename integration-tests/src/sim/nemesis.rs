@@ -226,6 +226,7 @@ impl World {
             self.mend_disk(at);
             let node = &mut self.nodes[at];
             (node.slow, node.rate, node.paused_until, node.dies_after) = (1, 1000, 0, None);
+            node.dies_at_vote = false;
             match node.state {
                 State::Down => self.queue.push(0, Event::Start { at }),
                 // The machine may be in the midst of losing its power.

@@ -58,6 +58,8 @@ pub(super) struct Node {
     pub(super) paused_until: Micros,
     /// It dies after that many further effects.
     pub(super) dies_after: Option<u64>,
+    /// It dies as soon as it has given a vote.
+    pub(super) dies_at_vote: bool,
     /// The power will fail in the midst of a storage operation; twice, if recovery is to be hit.
     pub(super) is_power_failing: bool,
     pub(super) fails_again: bool,
@@ -125,24 +127,93 @@ pub(super) struct Receiving {
 
 /// What happens.
 pub(super) enum Event {
-    Tick { at: At, generation: u64 },
-    Turn { at: At, generation: u64 },
-    Written { at: At, generation: u64 },
-    Space { at: At, generation: u64 },
-    Look { at: At, generation: u64 },
-    OldRead { at: At, generation: u64, fetch: Fetch },
-    Said { from: RaftId, to: RaftId, life: u64, frame: bytes::Bytes },
-    Connect { from: At, to: At },
-    Accepted { at: At, generation: u64, to: u64, peer: RaftId, accepted: PeerAccepted },
-    CopyAsked { from: At, generation: u64, to: At, want: Want, copy: Copy },
-    Copied { at: At, generation: u64, want: Want, bytes: bytes::Bytes },
-    InstallStep { at: At, generation: u64 },
-    Mend { at: At, generation: u64 },
-    Start { at: At },
-    Restart { at: At, generation: u64 },
-    Asked { to: At, token: Token, ask: Ask },
-    Answered { token: Token, answer: Reply },
-    Client { client: usize },
+    Tick {
+        at: At,
+        generation: u64,
+    },
+    Turn {
+        at: At,
+        generation: u64,
+    },
+    Written {
+        at: At,
+        generation: u64,
+    },
+    Space {
+        at: At,
+        generation: u64,
+    },
+    Look {
+        at: At,
+        generation: u64,
+    },
+    OldRead {
+        at: At,
+        generation: u64,
+        fetch: Fetch,
+    },
+    Said {
+        from: RaftId,
+        to: RaftId,
+        life: u64,
+        frame: bytes::Bytes,
+    },
+    Connect {
+        from: At,
+        to: At,
+    },
+    Accepted {
+        at: At,
+        generation: u64,
+        to: u64,
+        peer: RaftId,
+        accepted: PeerAccepted,
+    },
+    CopyAsked {
+        from: At,
+        generation: u64,
+        to: At,
+        want: Want,
+        copy: Copy,
+    },
+    Copied {
+        at: At,
+        generation: u64,
+        want: Want,
+        bytes: bytes::Bytes,
+    },
+    InstallStep {
+        at: At,
+        generation: u64,
+    },
+    Mend {
+        at: At,
+        generation: u64,
+    },
+    Start {
+        at: At,
+    },
+    Restart {
+        at: At,
+        generation: u64,
+    },
+    /// The power fails, if this life is led still.
+    PowerFails {
+        at: At,
+        generation: u64,
+    },
+    Asked {
+        to: At,
+        token: Token,
+        ask: Ask,
+    },
+    Answered {
+        token: Token,
+        answer: Reply,
+    },
+    Client {
+        client: usize,
+    },
     Operator,
     Nemesis,
     Undo(Undo),
@@ -180,6 +251,7 @@ impl Event {
             | Self::InstallStep { at, .. }
             | Self::Mend { at, .. }
             | Self::Restart { at, .. }
+            | Self::PowerFails { at, .. }
             | Self::Asked { to: at, .. } => Some(*at),
             Self::Said { to, .. } => by_id.get(to).copied(),
             Self::Connect { .. }
@@ -207,6 +279,7 @@ impl Node {
             slow: 1,
             paused_until: 0,
             dies_after: None,
+            dies_at_vote: false,
             is_power_failing: false,
             fails_again: false,
             is_disk_faulty: false,

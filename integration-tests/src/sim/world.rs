@@ -272,6 +272,7 @@ impl World {
             Event::Mend { at, generation } => self.mend(at, generation),
             Event::Start { at } => self.start(at),
             Event::Restart { at, generation } => self.restart_in_place(at, generation),
+            Event::PowerFails { at, generation } => self.power_fails(at, generation),
             Event::Asked { to, token, ask } => self.asked(to, token, ask),
             Event::Answered { token, answer } => self.answered(token, answer),
             Event::Client { client } => self.client(client),
