@@ -69,9 +69,10 @@ impl Strace {
         let tracer = format!("TracerPid:\t{}", child.id());
         let is_traced = |thread: std::io::Result<std::fs::DirEntry>| {
             let status = thread.and_then(|it| std::fs::read_to_string(it.path().join("status")));
-            status.is_ok_and(|it| it.lines().any(|line| line == tracer))
+            // One that was hit at once has ended, and waits for us to notice.
+            status.map_or(true, |it| it.lines().any(|line| line == tracer || line.starts_with("State:\tZ")))
         };
-        until("all threads are traced, or the process is gone", DEADLINE, || {
+        until("all threads are traced, or gone", DEADLINE, || {
             std::fs::read_dir(format!("/proc/{process}/task")).map_or(true, |mut it| it.all(is_traced))
         });
         Self { child, seen: seen.to_owned() }

@@ -73,7 +73,8 @@ impl Site {
 
     /// Lets the load go on for a while, then cuts these nodes' power at once, and switches it on again.
     fn strike(&mut self, load: &Load, ids: &[u32]) {
-        let trim = match self.rng.random_range(0..5) {
+        // In turn, so that a few cuts are some of each.
+        let trim = match self.tally.moments.values().sum::<u64>() % 5 {
             0 => {
                 self.note("soon after a start");
                 // A start takes some 30 ms, most of it recovery.
@@ -233,7 +234,7 @@ pub(crate) fn cuts(few: u64, many: u64) -> u64 {
 
 fn cuts_of_one_node(kind: Kind) {
     let Some(mut site) = Site::start(&[kind]) else { return };
-    let (cuts, began) = (cuts(10, 500), Instant::now());
+    let (cuts, began) = (cuts(20, 500), Instant::now());
     let load = Load::start(site.cluster.clients(), LoadOptions { writers: 4, in_flight: 100, readers: 1 });
     for cut in 1..=cuts {
         site.strike(&load, &[1]);

@@ -3,6 +3,7 @@
 //! Owns:   what a process has and a library has not: flags, signals, the exit code.
 //! Never:  holds logic of the node.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
     let effective = match args.load() {
         Ok(effective) => effective,
         Err(error) => {
-            eprintln!("loglogd: {error}");
+            complain(&error);
             return ExitCode::from(EXIT_USAGE);
         }
     };
@@ -41,10 +42,15 @@ fn main() -> ExitCode {
         Err(reason) => {
             error!(log, "loglogd ends"; "error" => &reason);
             drop(logging);
-            eprintln!("loglogd: {reason}");
+            complain(&reason);
             ExitCode::FAILURE
         }
     }
+}
+
+/// Where standard error goes may be full or gone: a panic would hide the exit code that tells why we end.
+fn complain(reason: &dyn std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "loglogd: {reason}");
 }
 
 async fn run(
