@@ -13,6 +13,7 @@ mod members;
 mod panics;
 mod partitions;
 mod peers;
+mod published;
 mod python;
 mod repair;
 mod rounds;
