@@ -58,7 +58,8 @@ fn group(header: &SegmentHeader, at: Offset) -> Vec<u8> {
             writer: WriterId::new(0xdead),
             sequence: Sequence::new(sequence),
         };
-        encode_into(&mut group, at + Length::of(group.len()), &prefix, &payload, crc32c(&payload));
+        let here = at + Length::of(group.len());
+        encode_into(&mut group, here, &prefix, &payload, crc32c(&payload));
     }
     group
 }

@@ -60,8 +60,9 @@ fn with_slow_syncs(options: DaemonOptions, dir: &std::path::Path) -> Option<Daem
     let inject = format!("inject=fdatasync:delay_enter={}", DELAY.as_micros());
     let traced = ["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", &inject, "--"];
     // Whether it works here at all.
-    let tried = Command::new("strace").args(traced).arg("true").stdout(Stdio::null()).stderr(Stdio::null());
-    if !tried_works(tried) {
+    let tried =
+        Command::new("strace").args(traced).arg("true").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !tried.is_ok_and(|status| status.success()) {
         println!("skipped: needs `strace`, and that it may trace its own children");
         return None;
     }
@@ -72,8 +73,4 @@ fn with_slow_syncs(options: DaemonOptions, dir: &std::path::Path) -> Option<Daem
     std::fs::write(&script, text).unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
     Some(DaemonOptions { program: script, ..options })
-}
-
-fn tried_works(command: &mut Command) -> bool {
-    command.status().is_ok_and(|status| status.success())
 }

@@ -79,7 +79,7 @@ fn entries(log: &[u8]) -> Vec<Entry> {
     let (mut walk, mut found) = (Entries::new(Offset::ZERO, log), Vec::new());
     while let Some(entry) = walk.next_entry().unwrap() {
         if entry.prefix.kind == Kind::Data {
-            found.push((entry.at, Bytes::copy_from_slice(entry.payload)));
+            found.push((entry.offset, Bytes::copy_from_slice(entry.payload)));
         }
     }
     found
