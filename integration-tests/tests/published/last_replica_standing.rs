@@ -26,7 +26,7 @@ fn last_replica_standing_acknowledges_nothing_serves_what_it_has_and_is_not_vote
     let [one, other] = others(&cluster, last)[..] else { panic!("three nodes") };
     cluster.kill(one);
     cluster.kill(other);
-    println!("alone, it answers an append with: {}", append_is_not_acknowledged(&cluster, last, 99));
+    println!("alone, it answers an append with: {}", append_is_not_acknowledged(&cluster, last, &appender));
     assert_eq!(cluster.log_of(last, end), log, "it serves what is committed");
 
     // It loses its power: nobody but itself is there to be elected.
@@ -37,7 +37,7 @@ fn last_replica_standing_acknowledges_nothing_serves_what_it_has_and_is_not_vote
     let before = kept(&cluster);
     assert!(before.len() > 1, "{before:?}");
     cluster.restart(last);
-    println!("and after a restart with: {}", append_is_not_acknowledged(&cluster, last, 98));
+    println!("and after a restart with: {}", append_is_not_acknowledged(&cluster, last, &appender));
 
     // The others' disks are gone. They are what they were by name only: no majority, neither with the last one nor without it.
     let saved = cluster.data(one).with_extension("saved");
@@ -52,7 +52,7 @@ fn last_replica_standing_acknowledges_nothing_serves_what_it_has_and_is_not_vote
     for id in [one, other] {
         assert_eq!(cluster.ended(id).code(), Some(1), "node {id} is told that it is not who it was");
     }
-    append_is_not_acknowledged(&cluster, last, 97);
+    append_is_not_acknowledged(&cluster, last, &appender);
     let ResponseBody::Refused(refusal) =
         RawClient::connect(cluster.client(last)).ask(RequestBody::End { linearizable: true })
     else {

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use loglog_integration_tests::appender::payload;
 use loglog_integration_tests::sim::queue::SECOND;
 use loglog_integration_tests::sim::{Counts, Fault, Options, run};
 use loglog_integration_tests::{Appender, Cluster, RawClient, until, within};
@@ -28,7 +28,7 @@ use loglog_proto::error::Code;
 use loglog_proto::manage::{Change, NewMember};
 use loglog_proto::request::{Append, RequestBody};
 use loglog_proto::response::ResponseBody;
-use loglog_proto::{NodeId, Offset, Sequence, WriterId};
+use loglog_proto::{NodeId, Sequence, WriterId};
 
 use crate::repair::{check, fill};
 
@@ -68,16 +68,18 @@ fn files(dir: &Path) -> BTreeMap<String, (u64, u32)> {
     entries.map(of).filter(|(name, _)| name != "lock").collect()
 }
 
-/// Sends an append to one node, once; whatever it answers, it must not be an acknowledgement. Returns what was said.
-fn append_is_not_acknowledged(cluster: &Cluster, id: u32, writer: u64) -> String {
+/// Sends an append to one node, once; whatever it answers, it must not be an acknowledgement. Returns what was said. It is the one that
+/// `appender` sends next: should it be in the log after all, then once.
+fn append_is_not_acknowledged(cluster: &Cluster, id: u32, appender: &Appender) -> String {
+    let sequence = appender.upcoming();
     let append = Append {
-        writer: WriterId::new(writer),
-        previous: None,
-        sequence: Sequence::new(1),
-        known_end: Some(Offset::ZERO),
+        writer: WriterId::new(1),
+        previous: Some(Sequence::new(sequence.get() - 1)),
+        sequence,
+        known_end: None,
         expect_end: None,
         crc: None,
-        payload: Some(Bytes::from_static(b"nobody will ever read this")),
+        payload: Some(payload(1, sequence.get())),
     };
     let mut client = RawClient::open(cluster.client(id), Duration::from_secs(1)).expect("it serves clients");
     match client.try_ask(RequestBody::Append(append)) {

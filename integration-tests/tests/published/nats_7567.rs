@@ -69,7 +69,7 @@ fn nats_7567_a_node_that_lost_its_tail_makes_no_majority_that_forgets() {
         cluster.launch(lossy);
         cluster.restart(behind);
         until("it knows what it lacks", DEADLINE, || cluster.says(lossy, "waiting to repair the log"));
-        let said = append_is_not_acknowledged(&cluster, behind, 99);
+        let said = append_is_not_acknowledged(&cluster, behind, &appender);
         never("the two of them make a majority", || {
             cluster.says(lossy, "serving") || cluster.status(behind).is_some_and(|it| it.role == "leader")
         });

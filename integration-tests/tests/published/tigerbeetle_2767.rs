@@ -28,7 +28,7 @@ fn tigerbeetle_2767_a_wiped_node_does_not_vote_and_makes_no_majority() {
 
     cluster.launch(wiped);
     cluster.restart(behind);
-    let said = append_is_not_acknowledged(&cluster, behind, 99);
+    let said = append_is_not_acknowledged(&cluster, behind, &appender);
     never("the two of them make a majority", || {
         cluster.says(wiped, "serving") || cluster.status(behind).is_some_and(|it| it.role == "leader")
     });
