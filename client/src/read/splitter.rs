@@ -108,7 +108,7 @@ mod tests {
         for payload in [&b"abc"[..], b"defg", b"hi"] {
             log.data(payload);
         }
-        let bytes = Bytes::copy_from_slice(log.bytes());
+        let bytes = log.bytes();
         for at in 0..bytes.len() {
             for piece in 1..bytes.len() {
                 let mut damaged = bytes.to_vec();

@@ -66,7 +66,7 @@ fn group(header: &SegmentHeader, at: Offset) -> Vec<u8> {
 
 /// Puts into the node's last file what a power cut might have left of a group behind `end`. `is_cut`: the file ends there.
 fn leave_tail(data: &Path, end: Offset, tail: fn(&mut Vec<u8>), is_cut: bool) {
-    let last = files(data).into_keys().filter(|name| name.ends_with(".seg")).next_back().unwrap();
+    let last = files(data).into_keys().rfind(|name| name.ends_with(".seg")).unwrap();
     let file = std::fs::File::options().read(true).write(true).open(data.join(last)).unwrap();
     let mut header = [0; HEADER];
     file.read_exact_at(&mut header, 0).unwrap();

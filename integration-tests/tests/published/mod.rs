@@ -91,8 +91,8 @@ fn append_is_not_acknowledged(cluster: &Cluster, id: u32, appender: &Appender) -
 
 /// Why a node that ended by itself did not start.
 fn why(cluster: &Cluster, id: u32) -> String {
-    let errors = cluster.records(id).into_iter().filter_map(|it| it["error"].as_str().map(str::to_owned));
-    errors.last().unwrap_or_else(|| panic!("node {id} says why it ends"))
+    let error = cluster.records(id).into_iter().rev().find_map(|it| it["error"].as_str().map(str::to_owned));
+    error.unwrap_or_else(|| panic!("node {id} says why it ends"))
 }
 
 /// Has it lead.

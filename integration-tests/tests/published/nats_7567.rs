@@ -34,7 +34,8 @@ fn nats_7567_a_node_that_lost_its_tail_makes_no_majority_that_forgets() {
     let mut cluster = start(3);
     let mut appender = Appender::new(1, cluster.clients());
     fill(&mut appender, 1, 100, 1 << 20);
-    let harms: [(&str, fn(&Path, u64)); 3] = [
+    type Harm = fn(&Path, u64);
+    let harms: [(&str, Harm); 3] = [
         ("its last file is cut short", |path, at| {
             std::fs::File::options().write(true).open(path).unwrap().set_len(at).unwrap();
         }),
