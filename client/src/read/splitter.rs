@@ -117,7 +117,7 @@ mod tests {
                 let pieces = damaged.chunks(piece).map(Bytes::copy_from_slice);
                 let _ = pieces.into_iter().try_for_each(|piece| splitter.feed(piece, &mut out));
                 splitter.restart(&out);
-                let from = splitter.wanted().get() as usize;
+                let from = usize::try_from(splitter.wanted().get()).unwrap();
                 splitter.feed(bytes.slice(from..), &mut out).unwrap();
                 let payloads: Vec<&[u8]> = out.iter().map(|entry| &entry.payload[..]).collect();
                 assert_eq!(payloads, [&b"abc"[..], b"defg", b"hi"], "byte {at}, pieces of {piece}");
