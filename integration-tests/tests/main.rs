@@ -16,6 +16,7 @@ mod panics;
 mod partitions;
 mod peers;
 mod power_cuts;
+mod published;
 mod python;
 mod read_only;
 mod repair;
