@@ -241,6 +241,8 @@ fn cuts_of_one_node(kind: Kind) {
     let Some(mut site) = Site::start(&[kind]) else { return };
     let (cuts, began) = (cuts(20, 500), Instant::now());
     let load = Load::start(site.cluster.clients(), LoadOptions { writers: 4, in_flight: 100, readers: 1 });
+    // A client's first connection finds a node, or fails.
+    load.progress(100, DEADLINE);
     for cut in 1..=cuts {
         site.strike(&load, &[1]);
         if cut % 50 == 0 {
@@ -266,6 +268,7 @@ fn s01_power_cuts_of_all_three_nodes_at_once_lose_double_and_move_nothing() {
     let Some(mut site) = Site::start(&[Kind::Ext4, Kind::Xfs, Kind::Ext4]) else { return };
     let (cuts, began) = (cuts(3, 50), Instant::now());
     let load = Load::start(site.cluster.clients(), LoadOptions { writers: 4, in_flight: 32, readers: 3 });
+    load.progress(100, DEADLINE);
     for cut in 1..=cuts {
         // One first: the others go on, and it has something to catch up with when all lose their power.
         let one = site.rng.random_range(1..=3);
