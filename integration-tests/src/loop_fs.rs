@@ -26,7 +26,7 @@ use crate::wait::until;
 /// How long whoever was killed may keep a file system busy.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// Larger than any file system keeps within an inode.
-const PROOF: [u8; 64 << 10] = [0xa5; 64 << 10];
+static PROOF: [u8; 64 << 10] = [0xa5; 64 << 10];
 
 /// Which file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

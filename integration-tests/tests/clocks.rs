@@ -1,6 +1,6 @@
 //! Clocks that are wrong, differ, and jump: the log does not look at them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use loglog_integration_tests::loop_fs::has;
 use loglog_integration_tests::{Cluster, Layout, Load, LoadOptions, until};
 use loglog_proto::NodeId;
 use loglog_proto::manage::Change;
+use serde_json::Value;
 
 use crate::cluster::same_logs;
 
@@ -36,8 +37,11 @@ fn preload() -> Option<BTreeMap<String, String>> {
 
 /// The year of a node's last record.
 fn year(cluster: &Cluster, id: u32) -> i32 {
-    let records = cluster.records(id);
-    records.last().expect("it said something")["ts"].as_str().unwrap()[..4].parse().unwrap()
+    year_of(cluster.records(id).last().expect("it said something"))
+}
+
+fn year_of(record: &Value) -> i32 {
+    record["ts"].as_str().unwrap()[..4].parse().unwrap()
 }
 
 #[test]
@@ -73,7 +77,10 @@ fn clocks_that_differ_and_jump_by_more_than_a_year_change_nothing() {
             resumed.first
         );
     }
-    // What it writes into its log last shows that the clock has followed.
+    // What it wrote into its log, as leads came and went, shows that the clock jumped while it ran.
+    let years: BTreeSet<i32> = cluster.records(3).iter().map(year_of).collect();
+    println!("node 3 wrote of the years {years:?}");
+    assert!(years.len() > 1, "{years:?}");
     cluster.kill(3);
     std::fs::write(&clock, BEHIND).unwrap();
     cluster.restart(3);

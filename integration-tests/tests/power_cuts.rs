@@ -26,7 +26,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Of a disk: more than is ever kept of the log at a time.
 const DISK: u64 = 1 << 30;
 /// What is kept of the log when it is trimmed.
-const KEPT: u64 = 1 << 20;
+const KEPT: u64 = 300 << 10;
 
 /// A cluster whose nodes have a disk each, and what they went through.
 struct Site {
@@ -95,7 +95,7 @@ impl Site {
                 self.note("during a trim");
                 load.progress(self.rng.random_range(1..1000), DEADLINE);
                 let trim = self.begin_trim(load);
-                self.pause(5000);
+                self.pause(15_000);
                 trim
             }
             _ => {
@@ -159,7 +159,10 @@ impl Site {
         load: &Load,
     ) -> Option<(RawClient, Offset, loglog_integration_tests::history::Tick)> {
         let (leader, _) = self.cluster.leader();
-        let (asked, invoked) = (Offset::new(load.read().get().saturating_sub(KEPT)), now());
+        let committed = self.cluster.status(leader)?.committed;
+        // Readers that were away are behind.
+        until("all readers have read it", DEADLINE, || load.read().get() >= committed);
+        let (asked, invoked) = (Offset::new(committed.saturating_sub(KEPT)), now());
         let mut client = RawClient::open(self.cluster.client(leader), DEADLINE).ok()?;
         let manage = Manage { what: Change::Trim(asked), dry_run: false };
         client.send(RequestBody::Manage(Box::new(manage))).ok()?;
@@ -197,7 +200,9 @@ impl Site {
         let facts = finished.check(same_logs(&self.cluster, end), &enough);
         println!("{}\n{facts}; {end} bytes, {segments} segments kept", self.tally);
         let trims = finished.history.trims.iter().filter(|it| it.answer.is_some()).count();
-        println!("{trims} of {} trims were answered", finished.history.trims.len());
+        let asked = finished.history.trims.len();
+        let start = self.cluster.status(1).expect("it serves").start;
+        println!("{trims} of {asked} trims were answered; the log starts at {start}");
     }
 }
 
@@ -236,6 +241,8 @@ fn cuts_of_one_node(kind: Kind) {
     let Some(mut site) = Site::start(&[kind]) else { return };
     let (cuts, began) = (cuts(20, 500), Instant::now());
     let load = Load::start(site.cluster.clients(), LoadOptions { writers: 4, in_flight: 100, readers: 1 });
+    // A client's first connection finds a node, or fails.
+    load.progress(100, DEADLINE);
     for cut in 1..=cuts {
         site.strike(&load, &[1]);
         if cut % 50 == 0 {
@@ -261,6 +268,7 @@ fn s01_power_cuts_of_all_three_nodes_at_once_lose_double_and_move_nothing() {
     let Some(mut site) = Site::start(&[Kind::Ext4, Kind::Xfs, Kind::Ext4]) else { return };
     let (cuts, began) = (cuts(3, 50), Instant::now());
     let load = Load::start(site.cluster.clients(), LoadOptions { writers: 4, in_flight: 32, readers: 3 });
+    load.progress(100, DEADLINE);
     for cut in 1..=cuts {
         // One first: the others go on, and it has something to catch up with when all lose their power.
         let one = site.rng.random_range(1..=3);

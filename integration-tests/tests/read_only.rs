@@ -37,6 +37,8 @@ fn s02_a_disk_that_becomes_read_only_ends_the_node_and_loses_nothing() {
         assert!(why.iter().any(|it| says(&cluster).contains(it)), "it says why it ends");
         assert_eq!(cluster.end(1).code(), Some(1));
 
+        // First with the journal replayed, which needs to write.
+        disks[&1].mount_again(&[]);
         disks[&1].mount_again(&["ro"]);
         assert!(is_read_only(&cluster), "the fault took effect");
         cluster.launch(1);
