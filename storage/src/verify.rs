@@ -102,7 +102,11 @@ pub fn verify_on(vfs: &dyn Vfs, dir: &Path) -> Result<VerifyReport, IoFailure> {
 }
 
 /// [`verify_on`] with a G of a test's own.
-pub(crate) fn verify_with(
+///
+/// # Errors
+/// Those of reading.
+#[doc(hidden)]
+pub fn verify_with(
     vfs: &dyn Vfs,
     dir: &Path,
     group_bytes_max: Length,
