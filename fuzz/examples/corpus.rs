@@ -13,16 +13,14 @@ use loglog_proto::error::{Code, Refusal};
 use loglog_proto::frame::LENGTH;
 use loglog_proto::manage::{Change, Manage, Managed, MemberStatus, NewMember};
 use loglog_proto::peer::{
-    Announcement, Copied, Copy, Locate, Located, PeerAccepted, PeerHello, PeerMessage, PeerStanding, RaftEntry,
-    RaftKind, RaftMessage, Seek,
+    Announcement, Copied, Copy, Locate, Located, PeerAccepted, PeerHello, PeerMessage, PeerStanding,
+    RaftEntry, RaftKind, RaftMessage, Seek,
 };
 use loglog_proto::request::{Append, PROTOCOL_VERSION, Read, Request, RequestBody, Upload};
 use loglog_proto::response::{
     ActorStatus, Appended, Data, MemberAddress, Response, ResponseBody, Status, Welcome, WireLimits,
 };
-use loglog_proto::{
-    ClusterId, Index, LogId, NodeId, Offset, RequestId, Sequence, Term, WriterId, crc32c,
-};
+use loglog_proto::{ClusterId, Index, LogId, NodeId, Offset, RequestId, Sequence, Term, WriterId, crc32c};
 use loglog_storage::{LogStart, Membership};
 
 const ID: RequestId = RequestId::new(9);
@@ -70,14 +68,22 @@ fn requests() {
         crc: Some(crc32c(b"hello")),
         payload: Some(b"hello"[..].into()),
     };
-    let later = Append { previous: Some(Sequence::new(1)), sequence: Sequence::new(2), payload: None, ..append.clone() };
+    let later = Append {
+        previous: Some(Sequence::new(1)),
+        sequence: Sequence::new(2),
+        payload: None,
+        ..append.clone()
+    };
     let new = NewMember { node: node(4), peer: Some("h:2".into()), client: None };
     let upload =
         Upload { writer: WriterId::new(7), sequence: Sequence::new(1), crc: None, payload: b"hi"[..].into() };
     let read = Read { offset: Offset::new(64), limit: 65536, wait_ms: 1000, min_end: Some(Offset::new(9)) };
     let manage = |what| RequestBody::Manage(Box::new(Manage { what, dry_run: true }));
     let bodies = [
-        ("hello", RequestBody::Hello { version: PROTOCOL_VERSION, cluster: Some(cluster()), credentials: None }),
+        (
+            "hello",
+            RequestBody::Hello { version: PROTOCOL_VERSION, cluster: Some(cluster()), credentials: None },
+        ),
         ("upload", RequestBody::Upload(upload)),
         ("append", RequestBody::Append(append)),
         ("append-later", RequestBody::Append(later)),
@@ -125,7 +131,8 @@ fn responses() {
     };
     let appended = Appended { offset: Offset::new(32), end: Offset::new(69), term: Term::new(2) };
     let data = Data { offset: Offset::new(1), end: Offset::new(3), bytes: b"xy"[..].into() };
-    let managed = Managed { message: "m".into(), members: vec![MemberStatus::default()], ..Managed::default() };
+    let managed =
+        Managed { message: "m".into(), members: vec![MemberStatus::default()], ..Managed::default() };
     let status = Status { actors: vec![ActorStatus::default()], leader: Some(3), ..Status::default() };
     let bodies = [
         ("welcome", ResponseBody::Welcome(welcome)),
@@ -185,13 +192,13 @@ fn peer_messages(contents: &[(&str, bytes::Bytes)]) {
         }))
     };
     let snapshot = contents.iter().find(|(name, _)| *name == "snapshot").map(|(_, bytes)| bytes.clone());
-    let entry = |(_, content): &(&str, bytes::Bytes)| RaftEntry { log_id: log_id(3, 10), content: content.clone() };
+    let entry =
+        |(_, content): &(&str, bytes::Bytes)| RaftEntry { log_id: log_id(3, 10), content: content.clone() };
     let entries: Vec<RaftEntry> = contents.iter().map(entry).collect();
     let (header, bytes) = segments(2).remove(1);
     let header = loglog_proto::header::SegmentHeader::decode(&header).expect("a header");
     let copied = Copied { id: ID, header, offset: header.base_offset, bytes: bytes.into() };
-    let copy =
-        Copy { id: ID, first: Index::new(4), last: log_id(3, 9), offset: Offset::new(64), limit: 100 };
+    let copy = Copy { id: ID, first: Index::new(4), last: log_id(3, 9), offset: Offset::new(64), limit: 100 };
     let messages = [
         ("announce", PeerMessage::Announce(announcement)),
         ("announced", PeerMessage::Announced(announcement)),
@@ -202,14 +209,20 @@ fn peer_messages(contents: &[(&str, bytes::Bytes)]) {
         ("raft-snapshot", raft(RaftKind::Snapshot, snapshot.unwrap_or_default(), Vec::new())),
         ("copy", PeerMessage::Copy(copy)),
         ("copied", PeerMessage::Copied(copied)),
-        ("standing", PeerMessage::Standing(PeerStanding {
-            free: 100,
-            start: (Offset::new(64), Index::new(4), Term::new(2)),
-            is_copying: true,
-        })),
+        (
+            "standing",
+            PeerMessage::Standing(PeerStanding {
+                free: 100,
+                start: (Offset::new(64), Index::new(4), Term::new(2)),
+                is_copying: true,
+            }),
+        ),
         ("locate", PeerMessage::Locate(Locate { id: ID, index: Index::new(4) })),
         ("located", PeerMessage::Located(Located { id: ID, held: Some(log_id(3, 9)), committed: None })),
-        ("seek", PeerMessage::Seek(Seek { writer: WriterId::new(7), sequence: Sequence::new(1), crc: Some(1) })),
+        (
+            "seek",
+            PeerMessage::Seek(Seek { writer: WriterId::new(7), sequence: Sequence::new(1), crc: Some(1) }),
+        ),
         ("sought", PeerMessage::Sought(b"hello"[..].into())),
         ("refused", PeerMessage::Refused(Refusal::new(Code::WrongCluster, "m"))),
     ];
@@ -316,7 +329,8 @@ fn directories() {
         let requests = [0, 3, 1, 0, 0, 3, 0, 0, 6, 232, 3, 0, 4, 0, 3];
         let input = [&[which, which, change.len() as u8], *change, &requests, &[15; 15]].concat();
         copies.put(&format!("{name}-{which}"), &input);
-        copies.put(&format!("{name}-into-empty-{which}"), &[&[0, which, 0], &requests[..], &[15; 15]].concat());
+        copies
+            .put(&format!("{name}-into-empty-{which}"), &[&[0, which, 0], &requests[..], &[15; 15]].concat());
     }
     recovery.put("several", &[2, 0, 0, 100, 0, 4, 10, 0, 1, 1, 1, 9, 1, 200, 4, 1, 7, 2, 0x10, 1, 1]);
 }
@@ -337,9 +351,27 @@ fn config() {
         bytes
     };
     let values = [
-        "ab", r#"[{id=1,peer="a:1",client="b:2"},{id=7,peer="c:3",client="[::1]:4"}]"#, "true", "3", "/data", "1.5 GiB",
-        "false", "0.0.0.0:1", "[::1]:2", "127.0.0.1:0", "host:1", "", "16 MiB", "1GB", "64 MiB", "100", "0 B",
-        "info,raft=warning", "json", "250 ms", "true",
+        "ab",
+        r#"[{id=1,peer="a:1",client="b:2"},{id=7,peer="c:3",client="[::1]:4"}]"#,
+        "true",
+        "3",
+        "/data",
+        "1.5 GiB",
+        "false",
+        "0.0.0.0:1",
+        "[::1]:2",
+        "127.0.0.1:0",
+        "host:1",
+        "",
+        "16 MiB",
+        "1GB",
+        "64 MiB",
+        "100",
+        "0 B",
+        "info,raft=warning",
+        "json",
+        "250 ms",
+        "true",
     ];
     for (key, value) in values.iter().enumerate() {
         let key = u8::try_from(key).expect("few");

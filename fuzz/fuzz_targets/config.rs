@@ -26,10 +26,27 @@ fn file(text: &[u8]) -> PathBuf {
 /// Keys that are there; any other text is used as it is.
 fn key(text: &str) -> String {
     const KEYS: &[&str] = &[
-        "cluster.id", "cluster.nodes", "cluster.join", "node.id", "data.dir", "data.free_min", "data.accept_loss",
-        "listen.client", "listen.peer", "listen.admin", "advertise.client", "advertise.peer", "segment.bytes_max",
-        "upload.bytes_max", "connection.bytes_max", "connection.max", "peers.bulk_bytes_per_second", "log.level",
-        "log.format", "raft.tick", "debug.faults",
+        "cluster.id",
+        "cluster.nodes",
+        "cluster.join",
+        "node.id",
+        "data.dir",
+        "data.free_min",
+        "data.accept_loss",
+        "listen.client",
+        "listen.peer",
+        "listen.admin",
+        "advertise.client",
+        "advertise.peer",
+        "segment.bytes_max",
+        "upload.bytes_max",
+        "connection.bytes_max",
+        "connection.max",
+        "peers.bulk_bytes_per_second",
+        "log.level",
+        "log.format",
+        "raft.tick",
+        "debug.faults",
     ];
     match text.as_bytes() {
         [byte] => KEYS[usize::from(*byte) % KEYS.len()].to_owned(),
@@ -60,7 +77,8 @@ fuzz_target!(|bytes: &[u8]| {
     };
     assert!(!effective.summary().is_empty());
     let printed = effective.to_toml();
-    let sources = Sources { file: Some(file(printed.as_bytes())), environment: Some(Map::new()), set: Vec::new() };
+    let sources =
+        Sources { file: Some(file(printed.as_bytes())), environment: Some(Map::new()), set: Vec::new() };
     match sources.load() {
         Ok(again) => assert_eq!(again.config, effective.config, "{printed}"),
         Err(error) => panic!("what is printed is read: {error}\n{printed}"),

@@ -30,7 +30,9 @@ fn segments(files: &Files) -> impl Iterator<Item = (SegmentHeader, &[u8])> {
 fn repair(sim: &SimVfs, peer: &Files) {
     let dir = lock(sim);
     for _ in 0..4 {
-        let Err(OpenError::Corrupt { gap, .. }) = dir.open_with(OpenOptions::default(), GROUP) else { return };
+        let Err(OpenError::Corrupt { gap, .. }) = dir.open_with(OpenOptions::default(), GROUP) else {
+            return;
+        };
         let fits = |header: &SegmentHeader| header.base_offset <= gap.offset;
         let Some((header, bytes)) = segments(peer).filter(|(header, _)| fits(header)).last() else { return };
         let Ok(mut repair) = dir.repair(header, gap.offset) else { return };

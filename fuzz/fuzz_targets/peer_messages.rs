@@ -35,7 +35,8 @@ fn one(frame: &Bytes) {
         PeerMessage::Copied(copied) => {
             // Asked for in the best of ways: all the rest is the peer's.
             let base = &copied.header;
-            let first = if copied.offset == base.base_offset { base.base_index } else { base.base_index.next() };
+            let first =
+                if copied.offset == base.base_offset { base.base_index } else { base.base_index.next() };
             let last = LogId { term: base.term, index: Index::new(first.get().saturating_add(2)) };
             let copy = Copy { id: copied.id, first, last, offset: copied.offset, limit: 1 << 20 };
             if let Ok(chunk) = Chunk::check(&copy, copied.clone()) {

@@ -149,7 +149,8 @@ fn entry(files: &mut Files, input: &mut Input<'_>) -> Option<()> {
     let at = at.max(HEADER);
     let kind = [Kind::Data, Kind::Data, Kind::Noop, Kind::Control][usize::from(how & 3)];
     let term = if how & 8 == 0 { header.term } else { Term::new(input.number_u32(header.term.get())?) };
-    let (writer, sequence) = if how & 0x40 == 0 { (5, 1000) } else { (input.number(5)?, input.number(1000)?) };
+    let (writer, sequence) =
+        if how & 0x40 == 0 { (5, 1000) } else { (input.number(5)?, input.number(1000)?) };
     let payload = input.short()?;
     let prefix = Prefix {
         kind,
@@ -183,8 +184,20 @@ fn mark(files: &mut Files, input: &mut Input<'_>) -> Option<()> {
 fn slot(files: &mut Files, input: &mut Input<'_>) -> Option<()> {
     /// Where each field begins, and its bytes.
     const FIELDS: [(usize, usize); 14] = [
-        (8, 8), (24, 8), (32, 4), (36, 4), (40, 4), (44, 4), (48, 8), (56, 8), (64, 8), (72, 4), (76, 8), (84, 8),
-        (92, 8), (100, 8),
+        (8, 8),
+        (24, 8),
+        (32, 4),
+        (36, 4),
+        (40, 4),
+        (44, 4),
+        (48, 8),
+        (56, 8),
+        (64, 8),
+        (72, 4),
+        (76, 8),
+        (84, 8),
+        (92, 8),
+        (100, 8),
     ];
     let bytes = files.get_mut("meta")?;
     let which = input.u8()?;

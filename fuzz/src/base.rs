@@ -36,13 +36,31 @@ struct Shape {
     trimmed: bool,
 }
 
+/// One payload that makes an entry of 100 bytes.
+const SINGLE: &[usize] = &[68];
+
 const SHAPES: [Shape; 6] = [
     Shape { limit: 10_000, batches: &[], marked: 0, trimmed: false },
     Shape { limit: 10_000, batches: &[(1, &[8])], marked: 0, trimmed: false },
-    Shape { limit: 200, batches: &[(1, &[20, 30, 0]), (1, &[20]), (1, &[]), (2, &[10, 1]), (2, &[100])], marked: 3, trimmed: false },
-    Shape { limit: 100_000, batches: &[(1, &[68]); 14], marked: 2, trimmed: false },
-    Shape { limit: 150, batches: &[(1, &[68]), (1, &[68]), (3, &[68]), (3, &[]), (3, &[4, 4]), (5, &[68])], marked: 4, trimmed: true },
-    Shape { limit: 300, batches: &[(1, &[68]), (1, &[5]), (2, &[68]), (2, &[68]), (2, &[68])], marked: 5, trimmed: false },
+    Shape {
+        limit: 200,
+        batches: &[(1, &[20, 30, 0]), (1, &[20]), (1, &[]), (2, &[10, 1]), (2, &[100])],
+        marked: 3,
+        trimmed: false,
+    },
+    Shape { limit: 100_000, batches: &[(1, SINGLE); 14], marked: 2, trimmed: false },
+    Shape {
+        limit: 150,
+        batches: &[(1, &[68]), (1, &[68]), (3, &[68]), (3, &[]), (3, &[4, 4]), (5, &[68])],
+        marked: 4,
+        trimmed: true,
+    },
+    Shape {
+        limit: 300,
+        batches: &[(1, &[68]), (1, &[5]), (2, &[68]), (2, &[68]), (2, &[68])],
+        marked: 5,
+        trimmed: false,
+    },
 ];
 
 /// A new cluster of one, whose segments close at `limit` bytes.

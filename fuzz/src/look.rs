@@ -134,7 +134,9 @@ fn read_all(found: &Recovered, report: &VerifyReport) -> Vec<u8> {
     }
     let _ = (terms_of(reader), rebuild_writers(found, true).expect("damage is accepted"));
     if let Some(first) = found.tail.first() {
-        assert!(first.end > found.meta.mark().offset && found.tail.last().is_some_and(|last| last.end == end));
+        assert!(
+            first.end > found.meta.mark().offset && found.tail.last().is_some_and(|last| last.end == end)
+        );
     }
     bytes
 }

@@ -106,11 +106,7 @@ pub fn verify_on(vfs: &dyn Vfs, dir: &Path) -> Result<VerifyReport, IoFailure> {
 /// # Errors
 /// Those of reading.
 #[doc(hidden)]
-pub fn verify_with(
-    vfs: &dyn Vfs,
-    dir: &Path,
-    group_bytes_max: Length,
-) -> Result<VerifyReport, IoFailure> {
+pub fn verify_with(vfs: &dyn Vfs, dir: &Path, group_bytes_max: Length) -> Result<VerifyReport, IoFailure> {
     let mut report = VerifyReport::default();
     check_meta(vfs, dir, &mut report)?;
     let mut files = Vec::new();

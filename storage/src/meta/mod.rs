@@ -273,7 +273,7 @@ impl Meta {
         let file = vfs.open(&path, OpenMode::ReadWrite).meant("open", &path)?;
         let contents = Contents::read(&*file, &path)?;
         let (slot_at, slot) = contents.chosen_slot(&path)?;
-        let (mark_at, mark) = match contents.chosen_mark() {
+        let (mark_at, mark) = match contents.chosen_mark(&slot.state.start) {
             Some(chosen) => chosen,
             None if accept_loss => (0, MarkPage { number: 0, mark: slot.state.start.mark() }),
             None => {
@@ -312,7 +312,8 @@ impl Meta {
         let file = vfs.open(path, OpenMode::Read).meant("open", path)?;
         let contents = Contents::read(&*file, path)?;
         let (_, slot) = contents.chosen_slot(path)?;
-        Ok((slot.state, contents.chosen_mark().map(|(_, page)| page.mark), contents.findings()))
+        let mark = contents.chosen_mark(&slot.state.start).map(|(_, page)| page.mark);
+        Ok((slot.state, mark, contents.findings()))
     }
 }
 
@@ -356,8 +357,12 @@ impl Contents {
         }
     }
 
-    fn chosen_mark(&self) -> Option<(usize, MarkPage)> {
+    /// Every batch has bytes: a mark whose index lies on one side of the start and whose offset does not is none.
+    fn chosen_mark(&self, start: &LogStart) -> Option<(usize, MarkPage)> {
+        let start = start.mark();
+        let fits = |mark: Mark| mark.index.cmp(&start.index) == mark.offset.cmp(&start.offset);
         let valid = self.marks.iter().enumerate().filter_map(|(at, page)| Some((at, (*page)?)));
+        let valid = valid.filter(|(_, page)| fits(page.mark));
         valid.max_by_key(|(_, page)| page.number)
     }
 
