@@ -223,14 +223,6 @@ fn full(failure: IoFailure) -> InstallError {
 /// Finishes an installation that is past its point of no return. Says whether there was one.
 pub(crate) fn finish(vfs: &dyn Vfs, dir: &Path, meta: &mut Meta) -> Result<bool, OpenError> {
     let Some(mark) = meta.install() else { return Ok(false) };
-    if mark < meta.mark() {
-        let detail = format!(
-            "it installs a snapshot up to batch {}, behind the mark {}",
-            mark.index,
-            meta.mark().index
-        );
-        return Err(OpenError::Meta { path: dir.join(names::META), at: 0, detail });
-    }
     for (base, path) in files(vfs, dir, |name| matches!(name, Name::Install(_)))? {
         let segment = dir.join(names::segment(base));
         vfs.rename(&path, &segment).meant("rename to", &segment)?;

@@ -150,6 +150,9 @@ fn decode_body(number: u64, mut body: Fields<'_>) -> Option<Slot> {
     if positions.into_iter().chain([index.get()]).any(|position| position > POSITION_MAX) {
         return None;
     }
+    if installing && !start.admits(install) {
+        return None;
+    }
     let state = MetaState { cluster, node, incarnation, term, vote, membership, start, segment_bytes_max };
     Some(Slot { number, state, install: installing.then_some(install) })
 }

@@ -375,9 +375,9 @@ impl Recovery<'_> {
         }
         // What the old one says in one way and not in the other is wrong anyway: the log is what is left of it.
         if new_mark.index < old_mark.index || new_mark.offset < old_mark.offset {
-            meta.accept_loss(new_mark).map_err(meta_failure)?;
             self.mark = new_mark;
         }
+        meta.accept_loss(self.mark, kept.last.index).map_err(meta_failure)?;
         for (base, path, _) in rest.iter().rev() {
             cut::rename_aside(self, *base, path)?;
         }
