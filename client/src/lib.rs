@@ -84,6 +84,8 @@ pub use endpoints::{Endpoint, Endpoints};
 pub use error::Error;
 pub use pack::{EventPosition, Pack, PackBuilder, PackError};
 pub use pipeline::{AppendOptions, Pipeline, PipelineOptions, Ticket};
+#[doc(hidden)]
+pub use read::Splitter;
 pub use read::{Entries, EntriesOptions, Entry, Follow, ReadOptions};
 
 pub use loglog_proto::error::{Code, Detail, Refusal};

@@ -15,6 +15,7 @@
 //! Source: docs/format.md, "Segment file".
 
 use crate::ids::ClusterId;
+use crate::limits::POSITION_MAX;
 use crate::position::{Index, Offset, Term};
 
 /// Bytes of a header. Entries follow at once.
@@ -73,6 +74,12 @@ pub enum HeaderError {
     /// The cluster id is zero, which none is.
     #[error("segment header has cluster id 0")]
     Cluster,
+    /// An offset or index that no log reaches.
+    #[error("segment header has position {found}, which no log reaches")]
+    Position {
+        /// What was found.
+        found: u64,
+    },
 }
 
 impl SegmentHeader {
@@ -120,6 +127,9 @@ impl SegmentHeader {
         }
         if u32_at(4) != VERSION {
             return Err(HeaderError::Version { found: u32_at(4) });
+        }
+        if let Some(found) = [u64_at(16), u64_at(24)].into_iter().find(|found| *found > POSITION_MAX) {
+            return Err(HeaderError::Position { found });
         }
         Ok(Self {
             cluster: ClusterId::new(u64_at(8)).ok_or(HeaderError::Cluster)?,
@@ -174,10 +184,23 @@ mod tests {
         assert_eq!(SegmentHeader::decode(&bytes), Err(HeaderError::Version { found: 2 }));
     }
 
+    #[test]
+    fn a_position_that_no_log_reaches_is_refused() {
+        for (offset, index) in [(POSITION_MAX + 1, 2), (0, u64::MAX)] {
+            let header = SegmentHeader {
+                base_offset: Offset::new(offset),
+                base_index: Index::new(index),
+                ..example()
+            };
+            let found = offset.max(index);
+            assert_eq!(SegmentHeader::decode(&header.encode()), Err(HeaderError::Position { found }));
+        }
+    }
+
     proptest! {
         #[test]
         fn every_header_comes_back(
-            cluster in 1u64.., offset in any::<u64>(), index in any::<u64>(), term in any::<u32>(), previous in any::<u32>(),
+            cluster in 1u64.., offset in 0..=POSITION_MAX, index in 0..=POSITION_MAX, term in any::<u32>(), previous in any::<u32>(),
         ) {
             let header = SegmentHeader {
                 cluster: ClusterId::new(cluster).unwrap(), base_offset: Offset::new(offset),

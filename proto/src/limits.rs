@@ -27,6 +27,9 @@ pub const WRITE_GROUP_BYTES_MAX: Length = Length::new(32 << 20);
 /// The largest frame on a client connection, length prefix excluded, bytes: the largest payload and the fields around it.
 pub const FRAME_BYTES_MAX: usize = PAYLOAD_BYTES_MAX + 1024;
 
+/// The largest offset, index or count that a header or `meta` may claim. No log gets there, and sums of two do not run over.
+pub const POSITION_MAX: u64 = 1 << 62;
+
 /// The most bytes that one read returns.
 pub const READ_BYTES_MAX: usize = 4 << 20;
 

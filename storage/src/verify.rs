@@ -69,6 +69,8 @@ pub struct VerifyReport {
     pub side_files: Vec<PathBuf>,
     /// Files that are not ours.
     pub foreign_files: Vec<PathBuf>,
+    /// Whether a snapshot is being put in place: the next start finishes it, and only then the log is what `meta` says.
+    pub is_installing: bool,
     /// What is not as it should be.
     pub findings: Vec<Finding>,
 }
@@ -102,11 +104,11 @@ pub fn verify_on(vfs: &dyn Vfs, dir: &Path) -> Result<VerifyReport, IoFailure> {
 }
 
 /// [`verify_on`] with a G of a test's own.
-pub(crate) fn verify_with(
-    vfs: &dyn Vfs,
-    dir: &Path,
-    group_bytes_max: Length,
-) -> Result<VerifyReport, IoFailure> {
+///
+/// # Errors
+/// Those of reading.
+#[doc(hidden)]
+pub fn verify_with(vfs: &dyn Vfs, dir: &Path, group_bytes_max: Length) -> Result<VerifyReport, IoFailure> {
     let mut report = VerifyReport::default();
     check_meta(vfs, dir, &mut report)?;
     let mut files = Vec::new();
@@ -137,6 +139,11 @@ fn check_meta(vfs: &dyn Vfs, dir: &Path, report: &mut VerifyReport) -> Result<()
     let path = dir.join(names::META);
     match Meta::peek(vfs, &path) {
         Ok((state, mark, findings)) => {
+            report.is_installing = findings.is_installing;
+            if findings.is_installing {
+                let what = "a snapshot's installation was interrupted; the next start finishes it";
+                report.find(&path, None, false, what.to_owned());
+            }
             if findings.slots_invalid > 0 {
                 report.find(
                     &path,
@@ -170,6 +177,14 @@ fn check_mark(dir: &Path, report: &mut VerifyReport) {
         let end = report.end;
         let what = format!("the log ends at {end}, short of the mark {}", mark.offset);
         report.find(dir, Some(end), true, what);
+    }
+    if let Some(state) = report.state.as_ref().filter(|_| !report.is_installing) {
+        let last = report.last.map_or(state.start.index.previous(), |last| last.index);
+        let (end, applied) = (report.end, state.membership.index);
+        if last < applied {
+            let what = format!("the log ends with batch {last}, short of batch {applied}, which was applied");
+            report.find(dir, Some(end), true, what);
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use loglog_proto::{Length, Offset};
 pub use entries::{Entries, EntriesOptions};
 pub use entry::Entry;
 pub use follow::Follow;
+pub use splitter::Splitter;
 
 use crate::client::Client;
 use crate::error::Error;

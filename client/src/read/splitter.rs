@@ -15,7 +15,7 @@ use super::Entry;
 
 /// Splits a run of bytes that begins with an entry.
 #[derive(Debug)]
-pub(super) struct Splitter {
+pub struct Splitter {
     /// Where the next entry begins.
     at: Offset,
     /// Its bytes that have come.
@@ -25,22 +25,28 @@ pub(super) struct Splitter {
 
 impl Splitter {
     /// Nothing yet; bytes from `at` on are to come.
-    pub(super) fn new(at: Offset, checked: bool) -> Self {
+    #[must_use]
+    pub fn new(at: Offset, checked: bool) -> Self {
         Self { at, head: BytesMut::new(), checked }
     }
 
     /// Where the next entry begins.
-    pub(super) const fn at(&self) -> Offset {
+    #[must_use]
+    pub const fn at(&self) -> Offset {
         self.at
     }
 
     /// The next byte wanted.
-    pub(super) fn wanted(&self) -> Offset {
+    #[must_use]
+    pub fn wanted(&self) -> Offset {
         self.at + Length::of(self.head.len())
     }
 
     /// Takes the bytes at [`Splitter::wanted`] and adds the data entries that are whole now to `out`.
-    pub(super) fn feed(&mut self, mut bytes: Bytes, out: &mut VecDeque<Entry>) -> Result<(), EntryError> {
+    ///
+    /// # Errors
+    /// What is no entry.
+    pub fn feed(&mut self, mut bytes: Bytes, out: &mut VecDeque<Entry>) -> Result<(), EntryError> {
         while !self.head.is_empty() && !bytes.is_empty() {
             let needed = self.needed()?;
             let missing = (needed - self.head.len()).min(bytes.len());

@@ -25,6 +25,7 @@
 //!
 //! Source: docs/format.md, "Meta".
 
+use loglog_proto::limits::POSITION_MAX;
 use loglog_proto::{ClusterId, Incarnation, Index, Length, NodeId, Offset, RaftId, Term};
 
 use super::{LogStart, Mark, Member, Membership, MetaState};
@@ -111,6 +112,9 @@ impl Slot {
         if version != VERSION {
             return Err("another version of the format");
         }
+        if number > POSITION_MAX {
+            return Err("fields that make no sense");
+        }
         decode_body(number, Fields(&whole[SLOT_HEAD..])).ok_or("fields that make no sense")
     }
 }
@@ -136,6 +140,19 @@ fn decode_body(number: u64, mut body: Fields<'_>) -> Option<Slot> {
     let voters = body.members()?;
     let learners = body.members()?;
     let membership = Membership { index, voters, learners };
+    let positions = [
+        start.offset.get(),
+        start.index.get(),
+        segment_bytes_max.get(),
+        install.index.get(),
+        install.offset.get(),
+    ];
+    if positions.into_iter().chain([index.get()]).any(|position| position > POSITION_MAX) {
+        return None;
+    }
+    if installing && !start.admits(install) {
+        return None;
+    }
     let state = MetaState { cluster, node, incarnation, term, vote, membership, start, segment_bytes_max };
     Some(Slot { number, state, install: installing.then_some(install) })
 }
@@ -168,7 +185,11 @@ impl MarkPage {
         let number = fields.u64()?;
         let mark = Mark { index: Index::new(fields.u64()?), offset: Offset::new(fields.u64()?) };
         let crc = fields.u32()?;
-        let whole = magic == MARK_MAGIC && version == VERSION && crc == crc32c::crc32c(&bytes[..MARK_CRC_AT]);
+        let positions = [number, mark.index.get(), mark.offset.get()];
+        let whole = magic == MARK_MAGIC
+            && version == VERSION
+            && crc == crc32c::crc32c(&bytes[..MARK_CRC_AT])
+            && positions.into_iter().all(|position| position <= POSITION_MAX);
         whole.then_some(Self { number, mark })
     }
 }
@@ -300,6 +321,26 @@ mod tests {
                 "9fe50477"
             )
         );
+    }
+
+    #[test]
+    fn numbers_that_no_log_reaches_make_no_sense() {
+        let far = u64::MAX - 3;
+        let mut state = example();
+        state.start.offset = Offset::new(far);
+        let sound = Slot { number: 5, state: example(), install: None };
+        let slots = [
+            Slot { state, ..sound.clone() },
+            Slot { number: far, ..sound.clone() },
+            Slot { install: Some(Mark { index: Index::new(far), offset: Offset::new(3) }), ..sound.clone() },
+        ];
+        for slot in slots {
+            assert_eq!(Slot::decode(&slot.encode().unwrap()), Err("fields that make no sense"));
+        }
+        for (number, index, offset) in [(far, 2, 3), (1, far, 3), (1, 2, far)] {
+            let mark = Mark { index: Index::new(index), offset: Offset::new(offset) };
+            assert_eq!(MarkPage::decode(&MarkPage { number, mark }.encode()), None);
+        }
     }
 
     proptest! {

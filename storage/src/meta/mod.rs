@@ -16,6 +16,8 @@ mod state;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use loglog_proto::Index;
+
 use self::format::{MARKS_AT, META_BYTES, MarkPage, PAGE, SLOT, Slot};
 pub use self::state::{LogStart, Mark, Member, Membership, MetaState};
 use crate::error::{IoFailure, Meant};
@@ -77,6 +79,8 @@ pub(crate) struct MetaFindings {
     pub(crate) slots_invalid: u32,
     /// Mark pages that were not valid.
     pub(crate) marks_invalid: u32,
+    /// A snapshot is past its point of no return (S25): its files are the log, once recovery has renamed them.
+    pub(crate) is_installing: bool,
 }
 
 impl Meta {
@@ -156,10 +160,19 @@ impl Meta {
         Ok(())
     }
 
-    /// Lowers the mark with a loss that its owner has accepted (S10).
-    pub(crate) fn accept_loss(&mut self, mark: Mark) -> Result<(), MetaError> {
-        self.write_mark(mark)?;
-        self.sync()
+    /// Lowers the mark with a loss that its owner has accepted (S10), and the membership's index: the log ends with batch `last` now. Who
+    /// the members are stays as it was last applied.
+    pub(crate) fn accept_loss(&mut self, mark: Mark, last: Index) -> Result<(), MetaError> {
+        if mark != self.mark.mark {
+            self.write_mark(mark)?;
+            self.sync()?;
+        }
+        let mut state = self.slot.state.clone();
+        if state.membership.index > last {
+            state.membership.index = last;
+            self.save_slot(state, None)?;
+        }
+        Ok(())
     }
 
     /// The snapshot past its point of no return (S25).
@@ -273,7 +286,7 @@ impl Meta {
         let file = vfs.open(&path, OpenMode::ReadWrite).meant("open", &path)?;
         let contents = Contents::read(&*file, &path)?;
         let (slot_at, slot) = contents.chosen_slot(&path)?;
-        let (mark_at, mark) = match contents.chosen_mark() {
+        let (mark_at, mark) = match contents.chosen_mark(slot.state.start) {
             Some(chosen) => chosen,
             None if accept_loss => (0, MarkPage { number: 0, mark: slot.state.start.mark() }),
             None => {
@@ -281,6 +294,7 @@ impl Meta {
                 return Err(MetaOpenError::Corrupt { path, offset: MARKS_AT as u64, detail });
             }
         };
+        check_install(&slot, Some(mark.mark), &path)?;
         let bytes = slot.encode().ok_or_else(|| MetaOpenError::Corrupt {
             path: path.clone(),
             offset: slot_pos(slot_at),
@@ -312,7 +326,25 @@ impl Meta {
         let file = vfs.open(path, OpenMode::Read).meant("open", path)?;
         let contents = Contents::read(&*file, path)?;
         let (_, slot) = contents.chosen_slot(path)?;
-        Ok((slot.state, contents.chosen_mark().map(|(_, page)| page.mark), contents.findings()))
+        let mark = contents.chosen_mark(slot.state.start).map(|(_, page)| page.mark);
+        check_install(&slot, mark, path)?;
+        let findings = MetaFindings { is_installing: slot.install.is_some(), ..contents.findings() };
+        Ok((slot.state, mark, findings))
+    }
+}
+
+/// A snapshot takes the place of a log that it goes beyond: any other would take away what was committed.
+fn check_install(slot: &Slot, mark: Option<Mark>, path: &Path) -> Result<(), MetaOpenError> {
+    match (slot.install, mark) {
+        (Some(install), Some(mark)) if install < mark => Err(MetaOpenError::Corrupt {
+            path: path.to_owned(),
+            offset: 0,
+            detail: format!(
+                "it installs a snapshot up to batch {}, behind the mark {}",
+                install.index, mark.index
+            ),
+        }),
+        _ => Ok(()),
     }
 }
 
@@ -356,8 +388,9 @@ impl Contents {
         }
     }
 
-    fn chosen_mark(&self) -> Option<(usize, MarkPage)> {
+    fn chosen_mark(&self, start: LogStart) -> Option<(usize, MarkPage)> {
         let valid = self.marks.iter().enumerate().filter_map(|(at, page)| Some((at, (*page)?)));
+        let valid = valid.filter(|(_, page)| start.admits(page.mark));
         valid.max_by_key(|(_, page)| page.number)
     }
 
@@ -366,6 +399,6 @@ impl Contents {
         let slots_invalid =
             u32::from(invalid_slot(&&self.slots[0])) + u32::from(invalid_slot(&&self.slots[1]));
         let marks_invalid = u32::from(self.marks[0].is_none()) + u32::from(self.marks[1].is_none());
-        MetaFindings { slots_invalid, marks_invalid }
+        MetaFindings { slots_invalid, marks_invalid, is_installing: false }
     }
 }

@@ -1,5 +1,7 @@
 //! What `meta` holds.
 
+use std::cmp::Ordering;
+
 use loglog_proto::{ClusterId, Incarnation, Index, Length, NodeId, Offset, RaftId, Term};
 
 /// One node of a cluster.
@@ -42,6 +44,18 @@ impl LogStart {
 
     /// Where a node stands that waits to be taken into a cluster: before genesis, so that it begins with a snapshot.
     pub const NOTHING: Self = Self { offset: Offset::ZERO, index: Index::new(1), previous_term: Term::ZERO };
+
+    /// Whether a log that starts here may have this mark: every batch has bytes, so index and offset lie on the same side of the start.
+    /// Only genesis, held by no entry, has none.
+    #[must_use]
+    pub(crate) fn admits(self, mark: Mark) -> bool {
+        let start = self.mark();
+        match mark.index.cmp(&start.index) {
+            Ordering::Less => mark.offset <= start.offset,
+            Ordering::Equal => mark.offset == start.offset,
+            Ordering::Greater => mark.offset > start.offset,
+        }
+    }
 
     /// The batch before the first one kept, as a mark.
     #[must_use]

@@ -191,14 +191,7 @@ impl Recovery<'_> {
 
     /// Reads every entry from the mark's segment on, or from an earlier one that is suspected. A torn tail is cut on the way.
     fn walk(&mut self, chain: &Chain, meta: &Meta) -> Result<(Kept, Option<Damage>), OpenError> {
-        let start = meta.state().start;
-        let mut segments = chain.kept.clone();
-        let mut damage = chain.broken.as_ref().map(|broken| Damage {
-            path: broken.path.clone(),
-            cut: broken.offset,
-            batch: None,
-            detail: broken.detail.clone(),
-        });
+        let segments = &chain.kept;
         let from =
             segments.iter().rposition(|segment| segment.header.base_offset < self.mark.offset).unwrap_or(0);
         let from = match self.options.scan_from {
@@ -208,6 +201,31 @@ impl Recovery<'_> {
             }
             None => from,
         };
+        let walked = self.walk_from(from, chain, meta)?;
+        match walked {
+            // Batches are counted from a header on. The mark, which was not reached, cannot vouch for it: the segment before it does.
+            (kept, Some(_)) if from > 0 && kept.end < self.mark.offset => {
+                self.walk_from(from - 1, chain, meta)
+            }
+            walked => Ok(walked),
+        }
+    }
+
+    /// Reads every entry of the segments from `from` on.
+    fn walk_from(
+        &mut self,
+        from: usize,
+        chain: &Chain,
+        meta: &Meta,
+    ) -> Result<(Kept, Option<Damage>), OpenError> {
+        let start = meta.state().start;
+        let mut segments = chain.kept.clone();
+        let mut damage = chain.broken.as_ref().map(|broken| Damage {
+            path: broken.path.clone(),
+            cut: broken.offset,
+            batch: None,
+            detail: broken.detail.clone(),
+        });
         let first = segments.get(from).map_or(start.index, |segment| segment.header.base_index);
         let mut walker = Walker::new(self.mark, first);
         for at in from..segments.len() {
@@ -355,16 +373,17 @@ impl Recovery<'_> {
                 cut_last = Some((file, &last.path, cut, used));
             }
         }
-        if new_mark < old_mark {
-            meta.accept_loss(new_mark).map_err(meta_failure)?;
+        // What the old one says in one way and not in the other is wrong anyway: the log is what is left of it.
+        if new_mark.index < old_mark.index || new_mark.offset < old_mark.offset {
+            self.mark = new_mark;
         }
+        meta.accept_loss(self.mark, kept.last.index).map_err(meta_failure)?;
         for (base, path, _) in rest.iter().rev() {
             cut::rename_aside(self, *base, path)?;
         }
         if let Some((file, path, cut, used)) = cut_last {
             crate::writer::cut_file(&*file, path, cut, used, self.group_bytes_max)?;
         }
-        self.mark = self.mark.min(new_mark);
         let Damage { detail, .. } = damage;
         let loss = Loss { from: kept.end, last: kept.last, mark: old_mark, bytes, detail };
         if self.is_disproved(&kept) {

@@ -442,6 +442,118 @@ fn s06_one_damaged_slot_or_mark_page_is_survived_two_are_not() {
     }
 }
 
+/// The header of the segment at `base` with another base index, its checksum right: a file of another log, say.
+fn renumber(sim: &SimVfs, base: u64, index: u64) {
+    let mut bytes = sim.contents(&segment(base)).unwrap();
+    let header = SegmentHeader::decode(&bytes).unwrap();
+    let header = SegmentHeader { base_index: Index::new(index), ..header };
+    bytes[..64].copy_from_slice(&header.encode());
+    sim.plant(&segment(base), &bytes);
+}
+
+#[test]
+fn s11_a_header_that_counts_wrongly_is_found_by_the_segment_before_it() {
+    for index in [3, 4, 6, 900] {
+        let (sim, _) = log(300, &[1; 6], 6);
+        renumber(&sim, 300, index);
+        let error = reopen(&sim, false).unwrap_err();
+        let OpenError::Corrupt { gap, .. } = error else { panic!("{error}") };
+        assert_eq!((gap.first, gap.offset), (Index::new(5), Offset::new(300)), "{index}");
+        let found = reopen(&sim, true).unwrap();
+        assert_eq!((found.last.index, found.end), (Index::new(4), Offset::new(300)), "{index}");
+        assert_eq!(found.meta.mark(), Mark { index: Index::new(4), offset: Offset::new(300) });
+    }
+}
+
+/// Both mark pages say this, their checksums right.
+fn mark(sim: &SimVfs, index: u64, offset: u64) {
+    let path = Path::new(D).join("meta");
+    let mut bytes = sim.contents(&path).unwrap();
+    for page in [32 << 10, 36 << 10] {
+        bytes[page + 16..page + 24].copy_from_slice(&index.to_le_bytes());
+        bytes[page + 24..page + 32].copy_from_slice(&offset.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[page..page + 32]);
+        bytes[page + 32..page + 36].copy_from_slice(&crc.to_le_bytes());
+    }
+    sim.plant(&path, &bytes);
+}
+
+#[test]
+fn s10_a_mark_that_contradicts_itself_never_panics() {
+    for (index, offset) in [(2, 1000), (3, 601), (900, 100), (9, 0), (1, 100), (u64::MAX, 600), (7, u64::MAX)]
+    {
+        let (sim, _) = log(300, &[1; 6], 6);
+        mark(&sim, index, offset);
+        assert!(!crate::verify::verify_with(&sim, Path::new(D), G).unwrap().is_sound(), "{index} {offset}");
+        assert!(reopen(&sim, false).is_err(), "{index} {offset}");
+        let found = reopen(&sim, true).unwrap();
+        let (end, mark) = (found.end, found.meta.mark());
+        assert!(mark.offset <= end && mark.index <= found.last.index, "{index} {offset}: {mark:?}");
+        drop(found);
+        assert_eq!(reopen(&sim, false).unwrap().end, end, "{index} {offset}");
+    }
+}
+
+#[test]
+fn s25_an_installation_that_makes_no_sense_removes_nothing() {
+    for (index, offset) in [(5, 0), (2, 100), (1, 600)] {
+        let (sim, _) = log(300, &[1; 6], 6);
+        let path = Path::new(D).join("meta");
+        let mut bytes = sim.contents(&path).unwrap();
+        for slot in [0, 16 << 10] {
+            let slot = &mut bytes[slot..];
+            slot[44..48].copy_from_slice(&1u32.to_le_bytes());
+            slot[84..92].copy_from_slice(&u64::to_le_bytes(index));
+            slot[92..100].copy_from_slice(&u64::to_le_bytes(offset));
+            let body = u32::from_le_bytes(*slot[16..].first_chunk().unwrap()) as usize;
+            let crc = crc32c::crc32c_append(crc32c::crc32c(&slot[..20]), &slot[24..24 + body]);
+            slot[20..24].copy_from_slice(&crc.to_le_bytes());
+        }
+        sim.plant(&path, &bytes);
+        for accept in [false, true] {
+            assert!(matches!(reopen(&sim, accept), Err(OpenError::Meta { .. })), "{index} {offset}");
+        }
+        assert!(!crate::verify::verify_with(&sim, Path::new(D), G).unwrap().is_sound());
+        assert_eq!(sim.contents(&segment(300)).unwrap().len(), 364, "{index} {offset}");
+    }
+}
+
+#[test]
+fn s12_a_loss_below_the_last_change_of_members_is_accepted_for_good() {
+    let (sim, _) = log(300, &[1; 6], 6);
+    let dir = DataDir::lock(Arc::new(sim.clone()), Path::new(D)).unwrap();
+    let mut found = dir.open_with(OpenOptions::default(), G).unwrap();
+    let mut state = found.meta.state().clone();
+    state.membership.index = Index::new(6);
+    found.meta.save(state.clone()).unwrap();
+    drop((found, dir));
+    sim.remove(&segment(300)).unwrap();
+    assert!(reopen(&sim, false).is_err());
+    let found = reopen(&sim, true).unwrap();
+    assert_eq!(
+        (found.end.get(), found.last.index, found.meta.state().membership.index.get()),
+        (300, Index::new(4), 4)
+    );
+    assert_eq!(found.meta.state().membership.voters, state.membership.voters);
+    drop(found);
+    assert!(reopen(&sim, false).unwrap().report.lost.is_none(), "it need not be accepted again");
+}
+
+#[test]
+fn s12_verify_misses_a_change_of_members_that_was_applied() {
+    let (sim, _) = log(300, &[1; 6], 0);
+    let dir = DataDir::lock(Arc::new(sim.clone()), Path::new(D)).unwrap();
+    let mut found = dir.open_with(OpenOptions::default(), G).unwrap();
+    let mut state = found.meta.state().clone();
+    state.membership.index = Index::new(6);
+    found.meta.save(state).unwrap();
+    drop((found, dir));
+    assert!(crate::verify::verify_with(&sim, Path::new(D), G).unwrap().is_sound());
+    sim.remove(&segment(300)).unwrap();
+    assert!(reopen(&sim, false).is_err());
+    assert!(!crate::verify::verify_with(&sim, Path::new(D), G).unwrap().is_sound());
+}
+
 #[test]
 fn s07_foreign_files_are_left_alone_and_own_temporaries_removed() {
     let (sim, _) = log(300, &[1; 5], 3);
