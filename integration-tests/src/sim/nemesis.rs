@@ -111,13 +111,15 @@ impl World {
                 let generation = self.nodes[at].generation;
                 self.queue.push(0, Event::Restart { at, generation });
             }
-            Fault::Wipe if self.wipe().is_some() => self.count(fault),
+            Fault::Wipe => self.operator.is_wipe_due = true,
             _ => {}
         }
     }
 
     fn inject(&mut self, at: At, kind: OpKind, how: DiskFault) {
-        let after = self.rng.random_range(0..30);
+        // Writes and syncs are many, the others few.
+        let often = matches!(kind, OpKind::Write | OpKind::Sync);
+        let after = self.rng.random_range(0..if often { 30 } else { 3 });
         self.nodes[at].is_disk_faulty = true;
         self.nodes[at].disk.inject(kind, after, how);
     }
