@@ -172,10 +172,11 @@ impl World {
 
     fn save(&mut self, at: At, state: MetaState) -> bool {
         let Some(life) = self.nodes[at].life() else { return false };
-        let mark = life.meta.mark();
+        let (mark, vote) = (life.meta.mark(), (state.term, state.vote));
         match life.meta.save(state) {
             Ok(()) => {
-                self.nodes[at].synced_mark = mark;
+                let node = &mut self.nodes[at];
+                (node.synced_mark, node.synced_vote) = (mark, vote);
                 true
             }
             Err(error) => {

@@ -18,7 +18,7 @@ use slog::Logger;
 use super::dials::Fault;
 use super::node::{At, Event, Life, Mending, Node, State, uploads};
 use super::queue::{MS, Micros, SECOND};
-use super::world::{FREE_MIN, GROUP, SEGMENT, World, cluster};
+use super::world::{FREE_MIN, GROUP, World, cluster};
 
 /// Time between Raft's ticks.
 pub(super) const TICK: Micros = 100 * MS;
@@ -51,7 +51,7 @@ impl World {
             vote: None,
             membership,
             start,
-            segment_bytes_max: SEGMENT,
+            segment_bytes_max: self.segment,
         };
         let dir = DataDir::lock(node.vfs(), &node.dir).expect("an empty disk");
         dir.form(&state).expect("an empty directory");
@@ -123,8 +123,14 @@ impl World {
         let node = &mut self.nodes[at];
         let generation = node.generation;
         let Recovered { meta, writer, keeper, reader, tail, .. } = recovered;
-        // What recovery chose it has synced (S8).
-        node.synced_mark = meta.mark();
+        // What was synced once is never forgotten (S6); what recovery chose it has synced (S8).
+        let (was, vote) = ((node.synced_mark, node.synced_vote), (meta.state().term, meta.state().vote));
+        (node.synced_mark, node.synced_vote) = (meta.mark(), vote);
+        let is_vote_kept = vote.0 > was.1.0 || vote.0 == was.1.0 && (was.1.1.is_none() || vote.1 == was.1.1);
+        if meta.mark() < was.0 || !is_vote_kept {
+            let now = (meta.mark(), vote);
+            return self.violate(format!("node {at} had synced {was:?}, and comes back with {now:?}"));
+        }
         let recovery = Recovery {
             meta: meta.state().clone(),
             mark: meta.mark(),
