@@ -70,7 +70,7 @@ impl World {
         }
     }
 
-    fn sure_leader(&mut self) -> Option<At> {
+    pub(super) fn sure_leader(&mut self) -> Option<At> {
         (0..self.nodes.len())
             .find(|at| self.nodes[*at].life().is_some_and(|life| life.core.status().role == Role::Leader))
     }
