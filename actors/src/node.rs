@@ -290,6 +290,8 @@ impl Node {
         };
         let mut peers = None;
         if !dir.is_formed()? {
+            // Before anybody hears of this node: what has segments and no `meta` is no new node.
+            dir.check_new()?;
             let state = if is_cluster {
                 let cluster = formation::check(&options.cluster_nodes, options.node, options.cluster)?;
                 let drawn = || draw(|| Incarnation::new(rng.random()));

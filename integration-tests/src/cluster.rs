@@ -225,8 +225,16 @@ impl Cluster {
     /// # Panics
     /// If it runs already.
     pub fn launch(&mut self, id: u32) {
+        self.launch_under(id, &[]);
+    }
+
+    /// Starts a node through another program and its arguments, which must become the node's process; waits for nothing.
+    ///
+    /// # Panics
+    /// If it runs already.
+    pub fn launch_under(&mut self, id: u32, under: &[&str]) {
         let (log, config) = (self.log(id), self.path().join(format!("{id}.toml")));
-        let mut command = self.nodes[&id].place.command(&self.program);
+        let mut command = self.nodes[&id].place.command(&self.program, under);
         command.arg("--config").arg(config).stdin(Stdio::null()).stdout(Stdio::null());
         let log = File::options().create(true).append(true).open(log).expect("a log file");
         let life = log.metadata().expect("a file's length").len();
@@ -281,6 +289,25 @@ impl Cluster {
         assert_eq!(status.signal(), Some(9), "node {id} ran until it was killed:\n{}", self.text(id));
     }
 
+    /// Whether the process has ended by itself.
+    ///
+    /// # Panics
+    /// If it was not up.
+    pub fn has_ended(&mut self, id: u32) -> bool {
+        let child = self.nodes.get_mut(&id).and_then(|node| node.child.as_mut()).expect("a node that is up");
+        child.try_wait().expect("a child can be asked").is_some()
+    }
+
+    /// kill -9 unless it has ended by itself meanwhile; returns how it ended.
+    ///
+    /// # Panics
+    /// If it was not up.
+    pub fn end(&mut self, id: u32) -> ExitStatus {
+        let mut child = self.take(id);
+        let _ = child.kill();
+        child.wait().expect("a child can be waited for")
+    }
+
     /// SIGTERM, and waits for the end.
     ///
     /// # Panics
@@ -317,6 +344,15 @@ impl Cluster {
     pub fn wipe(&self, id: u32) {
         assert!(!self.is_up(id), "node {id} is down");
         std::fs::remove_dir_all(self.data(id)).expect("a folder that can be removed");
+    }
+
+    /// The process of a node that is up.
+    ///
+    /// # Panics
+    /// If it is not.
+    #[must_use]
+    pub fn process(&self, id: u32) -> u32 {
+        self.nodes[&id].child.as_ref().expect("a node that is up").id()
     }
 
     /// What this life of a node has logged so far.
@@ -499,10 +535,6 @@ impl Cluster {
             let _ = log.read_to_end(&mut text);
         }
         String::from_utf8_lossy(&text).into_owned()
-    }
-
-    fn process(&self, id: u32) -> u32 {
-        self.nodes[&id].child.as_ref().expect("a node that is up").id()
     }
 
     fn take(&mut self, id: u32) -> Child {

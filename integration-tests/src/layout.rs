@@ -4,6 +4,7 @@
 //! Never:  starts anything.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -40,6 +41,8 @@ pub struct Place {
     pub ways: BTreeMap<u32, String>,
     /// The network namespace that it runs in.
     pub namespace: Option<String>,
+    /// What its environment has and ours has not.
+    pub environment: BTreeMap<String, String>,
 }
 
 impl Layout {
@@ -95,16 +98,13 @@ impl Place {
         Self { client, peer, ..Self::default() }
     }
 
-    /// What runs `program` here. Its process is the program's own.
-    pub(crate) fn command(&self, program: &Path) -> Command {
-        match &self.namespace {
-            None => Command::new(program),
-            Some(namespace) => {
-                let mut command = Command::new("ip");
-                command.args(["netns", "exec", namespace]).arg(program);
-                command
-            }
-        }
+    /// What runs `program` here, started by `under` if that names another. Its process is the program's own.
+    pub(crate) fn command(&self, program: &Path, under: &[&str]) -> Command {
+        let within = self.namespace.iter().flat_map(|it| ["ip", "netns", "exec", it.as_str()]);
+        let mut words = within.chain(under.iter().copied()).map(OsStr::new).chain([program.as_os_str()]);
+        let mut command = Command::new(words.next().expect("the program at least"));
+        command.args(words).envs(&self.environment);
+        command
     }
 }
 

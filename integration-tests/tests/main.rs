@@ -4,8 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
 mod bad_input;
+mod clocks;
 mod cluster;
 mod crash;
+mod frozen_disk;
 mod full_disk;
 mod life;
 mod limits;
@@ -13,12 +15,17 @@ mod members;
 mod panics;
 mod partitions;
 mod peers;
+mod power_cuts;
+mod published;
 mod python;
+mod read_only;
 mod repair;
 mod rounds;
 mod simulator;
 mod slow_follower;
+mod snapshots;
 mod structure;
+mod syscalls;
 mod uploads;
 
 use loglog_integration_tests::DaemonOptions;

@@ -22,7 +22,7 @@ fn start() -> Cluster {
 }
 
 /// Appends, `window` in flight, until the log has grown by about `bytes`.
-fn fill(appender: &mut Appender, writer: u64, window: u64, bytes: u64) {
+pub(crate) fn fill(appender: &mut Appender, writer: u64, window: u64, bytes: u64) {
     let end = |appender: &Appender| appender.acknowledged.last().map_or(0, |last| last.end.get());
     let wanted = end(appender) + bytes;
     while end(appender) < wanted {
@@ -33,7 +33,7 @@ fn fill(appender: &mut Appender, writer: u64, window: u64, bytes: u64) {
 }
 
 /// A node's segment files, with their base offsets, in order.
-fn segments(cluster: &Cluster, id: u32) -> Vec<(u64, PathBuf)> {
+pub(crate) fn segments(cluster: &Cluster, id: u32) -> Vec<(u64, PathBuf)> {
     let mut found: Vec<(u64, PathBuf)> = std::fs::read_dir(cluster.data(id))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -52,7 +52,7 @@ fn side_files(cluster: &Cluster, id: u32) -> usize {
 }
 
 /// Flips a bit.
-fn flip(path: &Path, at: usize) {
+pub(crate) fn flip(path: &Path, at: usize) {
     use std::os::unix::fs::FileExt;
     let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
     let mut byte = [0];
@@ -61,14 +61,14 @@ fn flip(path: &Path, at: usize) {
 }
 
 /// All nodes agree and hold the same files, which hold what was acknowledged.
-fn check(cluster: &Cluster, appenders: &[Appender]) {
+pub(crate) fn check(cluster: &Cluster, appenders: &[Appender]) {
     let (end, _) = cluster.converge();
     cluster.assert_identical_files(end);
     check_log(same_logs(cluster, end), appenders);
 }
 
 /// Every byte of every node's directory is sound, and all are the same.
-fn verify_compare(cluster: &mut Cluster) {
+pub(crate) fn verify_compare(cluster: &mut Cluster) {
     for id in cluster.ids() {
         cluster.stop(id);
     }
@@ -79,7 +79,7 @@ fn verify_compare(cluster: &mut Cluster) {
     assert!(verified.status.success(), "{said}{}", String::from_utf8_lossy(&verified.stderr));
 }
 
-fn has_repaired(cluster: &Cluster, id: u32) -> bool {
+pub(crate) fn has_repaired(cluster: &Cluster, id: u32) -> bool {
     cluster.says(id, "the log is damaged") && cluster.says(id, "the log is repaired")
 }
 

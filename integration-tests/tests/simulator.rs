@@ -31,9 +31,9 @@ fn twenty_seeds_of_faults_break_no_promise() {
     }
     println!("{acknowledged} acknowledged, {counts:?}");
     assert!(acknowledged > 10_000, "{acknowledged}");
-    // A fault that never strikes proves nothing.
-    let idle: Vec<_> = Fault::ALL.iter().filter(|fault| counts.of(**fault) == 0).collect();
-    assert!(idle.is_empty(), "none of these took effect: {idle:?}");
+    // A fault that hardly strikes proves nothing.
+    let idle: Vec<_> = Fault::ALL.iter().filter(|fault| counts.of(**fault) < 5).collect();
+    assert!(idle.is_empty(), "these took effect less than five times: {idle:?}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Owns:   what a process has and a library has not: flags, signals, the exit code.
 //! Never:  holds logic of the node.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
     let effective = match args.load() {
         Ok(effective) => effective,
         Err(error) => {
-            eprintln!("loglogd: {error}");
+            complain(&error);
             return ExitCode::from(EXIT_USAGE);
         }
     };
@@ -41,10 +42,15 @@ fn main() -> ExitCode {
         Err(reason) => {
             error!(log, "loglogd ends"; "error" => &reason);
             drop(logging);
-            eprintln!("loglogd: {reason}");
+            complain(&reason);
             ExitCode::FAILURE
         }
     }
+}
+
+/// Where standard error goes may be full or gone: a panic would hide the exit code that tells why we end.
+fn complain(reason: &dyn std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "loglogd: {reason}");
 }
 
 async fn run(
@@ -57,6 +63,8 @@ async fn run(
     // Before anything else: a signal that comes while the log is recovered must not kill the process half-way.
     let stop = stop_signal(log.clone()).map_err(|error| format!("cannot listen to signals: {error}"))?;
     tokio::pin!(stop);
+    let _too_large =
+        survive_file_size_limit().map_err(|error| format!("cannot listen to signals: {error}"))?;
     let node = tokio::select! {
         node = Node::start(options(config, descriptors), log.clone()) => node.map_err(|error| error.to_string())?,
         // Nothing is served yet, so nothing is in flight.
@@ -105,6 +113,11 @@ fn stop_signal(log: Logger) -> std::io::Result<impl Future<Output = ()>> {
         };
         info!(log, "asked to stop"; "signal" => name);
     })
+}
+
+/// A write beyond the limit of file sizes (`ulimit -f`) shall fail with a reason, and not kill the process without a word.
+fn survive_file_size_limit() -> std::io::Result<tokio::signal::unix::Signal> {
+    signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))
 }
 
 /// Reads the log level anew at each SIGHUP.

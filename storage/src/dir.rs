@@ -200,6 +200,15 @@ impl DataDir {
     /// # Errors
     /// [`FormError`].
     pub fn form(&self, state: &MetaState) -> Result<(), FormError> {
+        self.check_new()?;
+        Ok(Meta::form(&*self.vfs, &self.path, state)?)
+    }
+
+    /// Whether it may be made to hold a log: neither `meta` nor a segment is there.
+    ///
+    /// # Errors
+    /// [`FormError`] says what is.
+    pub fn check_new(&self) -> Result<(), FormError> {
         if self.is_formed()? {
             return Err(FormError::Formed { path: self.path.clone() });
         }
@@ -208,7 +217,7 @@ impl DataDir {
                 return Err(FormError::Segments { path: self.path.clone(), segment: names::segment(base) });
             }
         }
-        Ok(Meta::form(&*self.vfs, &self.path, state)?)
+        Ok(())
     }
 
     /// Brings the log back to life: reads, checks, cuts a torn tail, rewrites and syncs what it keeps above the mark

@@ -14,6 +14,7 @@ use loglog_proto::response::Data;
 use loglog_proto::{Length, Offset};
 use tokio::task::JoinHandle;
 
+use super::follow::DAMAGED_READS;
 use super::splitter::Splitter;
 use super::{Entry, ReadOptions};
 use crate::client::Client;
@@ -95,6 +96,7 @@ impl Reading {
             self.at = Some(self.begin().await?);
         }
         let Some(mut place) = self.at.take() else { return Ok(None) };
+        let mut damaged = 0;
         loop {
             if let Some(entry) = self.ready.pop_front() {
                 if entry.offset >= place.to {
@@ -130,7 +132,16 @@ impl Reading {
                 place.ahead = Some(Ahead(tokio::spawn(async move { client.read_with(read).await })));
             }
             let (from, at) = (place.from, place.splitter.at());
-            place.splitter.feed(data.bytes, &mut self.ready).map_err(|source| not_whole(from, at, source))?;
+            if let Err(source) = place.splitter.feed(data.bytes, &mut self.ready) {
+                damaged += 1;
+                if damaged > DAMAGED_READS || !self.client.hub().has_choice() {
+                    return Err(not_whole(from, at, source));
+                }
+                // Another node may have the right bytes.
+                place.splitter.restart(&self.ready);
+                place.ahead = None;
+                self.client.hub().read_elsewhere();
+            }
         }
     }
 

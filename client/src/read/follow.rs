@@ -26,6 +26,9 @@ const WAIT_WITH_CHOICE: Duration = Duration::from_secs(2);
 /// After so many reads in a row that brought nothing another node is asked: this one may be cut off and not know it.
 const EMPTY_READS: u32 = 5;
 
+/// So many reads in a row may bring damaged bytes, each from another node than the one before.
+pub(super) const DAMAGED_READS: u32 = 5;
+
 /// Data entries as they are committed. It outlives connections, and ends only with an error that no retry would cure, as
 /// [`Error::Trimmed`].
 #[must_use = "streams do nothing unless polled"]
@@ -58,7 +61,7 @@ struct Following {
 
 impl Following {
     async fn next(mut self) -> Result<Option<(Entry, Self)>, Error> {
-        let (mut failures, mut empty) = (0, 0);
+        let (mut failures, mut empty, mut damaged) = (0, 0, 0);
         loop {
             if let Some(entry) = self.ready.pop_front() {
                 return Ok(Some((entry, self)));
@@ -74,10 +77,18 @@ impl Following {
                     if empty >= EMPTY_READS {
                         empty = 0;
                         self.client.hub().read_elsewhere();
+                        // A log ends with a whole entry: one that has begun here has a damaged length.
+                        self.splitter.restart(&self.ready);
                     }
                     let at = self.splitter.at();
-                    let fed = self.splitter.feed(data.bytes, &mut self.ready);
-                    fed.map_err(|source| not_whole(self.from, at, source))?;
+                    if let Err(source) = self.splitter.feed(data.bytes, &mut self.ready) {
+                        damaged += 1;
+                        if damaged > DAMAGED_READS || !self.client.hub().has_choice() {
+                            return Err(not_whole(self.from, at, source));
+                        }
+                        self.splitter.restart(&self.ready);
+                        self.client.hub().read_elsewhere();
+                    }
                 }
                 Err(error)
                     if error.is_retryable() || (self.began && matches!(error, Error::BeyondEnd { .. })) =>

@@ -68,6 +68,12 @@ impl Splitter {
         Ok(())
     }
 
+    /// Bytes were damaged: begins again behind the last entry that was whole, which is the last of `out`, if that is not empty.
+    pub(super) fn restart(&mut self, out: &VecDeque<Entry>) {
+        self.at = out.back().map_or(self.at, |entry| entry.end.max(self.at));
+        self.head.clear();
+    }
+
     /// Bytes that the head must have before more can be said about it.
     fn needed(&self) -> Result<usize, EntryError> {
         if self.head.len() < PREFIX {
@@ -101,6 +107,29 @@ mod tests {
     use super::*;
     use crate::testing::log::TestLog;
     use proptest::prelude::*;
+
+    #[test]
+    fn after_damage_it_begins_again_behind_what_was_whole() {
+        let mut log = TestLog::new(Offset::ZERO);
+        for payload in [&b"abc"[..], b"defg", b"hi"] {
+            log.data(payload);
+        }
+        let bytes = log.bytes();
+        for at in 0..bytes.len() {
+            for piece in 1..bytes.len() {
+                let mut damaged = bytes.to_vec();
+                damaged[at] ^= 4;
+                let (mut splitter, mut out) = (Splitter::new(Offset::ZERO, true), VecDeque::new());
+                let pieces = damaged.chunks(piece).map(Bytes::copy_from_slice);
+                let _ = pieces.into_iter().try_for_each(|piece| splitter.feed(piece, &mut out));
+                splitter.restart(&out);
+                let from = usize::try_from(splitter.wanted().get()).unwrap();
+                splitter.feed(bytes.slice(from..), &mut out).unwrap();
+                let payloads: Vec<&[u8]> = out.iter().map(|entry| &entry.payload[..]).collect();
+                assert_eq!(payloads, [&b"abc"[..], b"defg", b"hi"], "byte {at}, pieces of {piece}");
+            }
+        }
+    }
 
     #[test]
     fn a_wrong_byte_is_an_error_and_can_be_left_unseen() {

@@ -62,6 +62,8 @@ faults! {
     ClientReplay = "client-replay", Message;
     /// A partition: counts once it has swallowed a message.
     Partition = "partition", Stroke;
+    /// The leader reaches nobody, or is not reached either, while clients go on asking it: counts once that has swallowed a message.
+    Isolate = "isolate", Stroke;
     /// A direction between two nodes is cut: counts once it has swallowed a message.
     OneWay = "one-way", Stroke;
     /// A process is killed: the page cache stays, unsynced.
@@ -72,6 +74,8 @@ faults! {
     Blackout = "blackout", Stroke;
     /// A node dies between two effects of one turn.
     CrashAtEffect = "crash-at-effect", Stroke;
+    /// The leader dies, and a node as soon as it has given a vote in the election that follows.
+    CrashAtVote = "crash-at-vote", Stroke;
     /// The power fails in the middle of a storage operation.
     CrashInDisk = "crash-in-disk", Stroke;
     /// The power fails, and fails again while the node recovers.

@@ -5,8 +5,8 @@
 
 use loglog_core::effects::Fetch;
 use loglog_core::{Effects, Role, Truncation, old_batches};
-use loglog_proto::Offset;
-use loglog_proto::peer::RaftKind;
+use loglog_proto::peer::{RaftKind, RaftMessage};
+use loglog_proto::{Index, Offset};
 use loglog_storage::{LogStart, MetaState, WriteError};
 use rand::Rng;
 
@@ -125,6 +125,14 @@ impl World {
         if !messages.is_empty() && self.dies(at) {
             return;
         }
+        let Some(life) = self.nodes[at].life() else { return };
+        let last = life.writer.last().index;
+        if let Some(early) = messages.iter().find(|it| !is_durable(life.meta.state(), last, it)) {
+            let (kind, term) = (early.kind, early.term);
+            let of = early.index;
+            return self
+                .violate(format!("node {at} says {kind:?} of {of} in term {term}, which it has not saved"));
+        }
         let votes = messages.iter().any(|it| it.kind == RaftKind::RequestVoteResponse && !it.reject);
         for message in messages {
             let to = message.to;
@@ -132,7 +140,7 @@ impl World {
         }
         if votes && std::mem::take(&mut self.nodes[at].dies_at_vote) {
             // And is back before the election is over: what it knows of its vote is what it has written.
-            self.count(Fault::CrashAtEffect);
+            self.count(Fault::CrashAtVote);
             let survival = if self.rng.random_bool(0.5) { Some(self.draw_survival()) } else { None };
             self.end_life(at, survival);
             return self.start(at);
@@ -172,10 +180,11 @@ impl World {
 
     fn save(&mut self, at: At, state: MetaState) -> bool {
         let Some(life) = self.nodes[at].life() else { return false };
-        let mark = life.meta.mark();
+        let (mark, vote) = (life.meta.mark(), (state.term, state.vote));
         match life.meta.save(state) {
             Ok(()) => {
-                self.nodes[at].synced_mark = mark;
+                let node = &mut self.nodes[at];
+                (node.synced_mark, node.synced_vote) = (mark, vote);
                 true
             }
             Err(error) => {
@@ -286,5 +295,19 @@ impl World {
     pub(super) fn bytes_of(&mut self, at: At, from: Offset, to: Offset) -> Option<bytes::Bytes> {
         let life = self.nodes[at].life()?;
         life.reader.read(from, (to - from).as_usize(), to).ok()
+    }
+}
+
+/// Whether the term and the vote that a message tells of are saved (S14), and the batches that it acknowledges are synced, up to `last` (S15).
+fn is_durable(saved: &MetaState, last: Index, message: &RaftMessage) -> bool {
+    let has_voted =
+        |whom| saved.term > message.term || (saved.term, saved.vote) == (message.term, Some(whom));
+    match message.kind {
+        // No promise: asked before a term is begun.
+        RaftKind::RequestPreVote | RaftKind::RequestPreVoteResponse => true,
+        RaftKind::RequestVote => has_voted(message.from),
+        RaftKind::RequestVoteResponse if !message.reject => has_voted(message.to),
+        RaftKind::AppendResponse if !message.reject && message.term == saved.term => message.index <= last,
+        _ => message.term <= saved.term,
     }
 }

@@ -18,7 +18,7 @@ use slog::Logger;
 use super::dials::Fault;
 use super::node::{At, Event, Life, Mending, Node, State, uploads};
 use super::queue::{MS, Micros, SECOND};
-use super::world::{FREE_MIN, GROUP, SEGMENT, World, cluster};
+use super::world::{FREE_MIN, GROUP, World, cluster};
 
 /// Time between Raft's ticks.
 pub(super) const TICK: Micros = 100 * MS;
@@ -51,7 +51,7 @@ impl World {
             vote: None,
             membership,
             start,
-            segment_bytes_max: SEGMENT,
+            segment_bytes_max: self.segment,
         };
         let dir = DataDir::lock(node.vfs(), &node.dir).expect("an empty disk");
         dir.form(&state).expect("an empty directory");
@@ -123,8 +123,14 @@ impl World {
         let node = &mut self.nodes[at];
         let generation = node.generation;
         let Recovered { meta, writer, keeper, reader, tail, .. } = recovered;
-        // What recovery chose it has synced (S8).
-        node.synced_mark = meta.mark();
+        // What was synced once is never forgotten (S6); what recovery chose it has synced (S8).
+        let (was, vote) = ((node.synced_mark, node.synced_vote), (meta.state().term, meta.state().vote));
+        (node.synced_mark, node.synced_vote) = (meta.mark(), vote);
+        let is_vote_kept = vote.0 > was.1.0 || vote.0 == was.1.0 && (was.1.1.is_none() || vote.1 == was.1.1);
+        if meta.mark() < was.0 || !is_vote_kept {
+            let now = (meta.mark(), vote);
+            return self.violate(format!("node {at} had synced {was:?}, and comes back with {now:?}"));
+        }
         let recovery = Recovery {
             meta: meta.state().clone(),
             mark: meta.mark(),
@@ -192,12 +198,25 @@ impl World {
         drop(state);
         self.tell(|| format!("node {at} died: {survival:?}"));
         if std::mem::take(&mut self.nodes[at].fails_again) {
-            let operations = self.rng.random_range(0..40);
+            // Within what this recovery really does: else it would nearly always be over before.
+            let operations = self.rng.random_range(0..self.rehearse_recovery(at));
             self.nodes[at].is_power_failing = true;
             self.nodes[at].disk.power_off_after(operations);
         }
         let delay = if self.is_stormy { self.rng.random_range(0..8 * SECOND) } else { 100 * MS };
         self.queue.push(delay, Event::Start { at });
+    }
+
+    /// How many storage operations the next recovery takes: it is tried on a copy of the disk.
+    fn rehearse_recovery(&self, at: At) -> u64 {
+        let node = &self.nodes[at];
+        let copy = node.disk.fork();
+        let before = copy.counts().total;
+        if let Ok(dir) = DataDir::lock(Arc::new(copy.clone()), &node.dir) {
+            // What it comes to does not matter here.
+            let _ = dir.open_with(OpenOptions::default(), GROUP);
+        }
+        (copy.counts().total - before).max(1)
     }
 
     /// The process gives up: it cannot keep what it was told to (S2).
@@ -210,16 +229,16 @@ impl World {
             let survival = self.draw_survival();
             return self.end_life(at, Some(survival));
         }
-        let fault = if why.contains("write") {
-            Fault::FailedWrite
-        } else if why.contains("sync") {
-            Fault::FailedSync
-        } else {
-            Fault::FailedCall
-        };
         if node.is_disk_faulty && why.contains("injected") {
-            self.count(fault);
-            if fault != Fault::FailedCall && self.rng.random_bool(0.5) {
+            let is = |what: &str| why.contains(what);
+            self.count(if is("injected failure of Sync") {
+                Fault::FailedSync
+            } else if is("injected failure of Write") || is("injected short write") {
+                Fault::FailedWrite
+            } else {
+                Fault::FailedCall
+            });
+            if self.rng.random_bool(0.5) {
                 // What the next life finds in the page cache is not on the disk: the power tells.
                 return self.start_and_lose_power(at);
             }

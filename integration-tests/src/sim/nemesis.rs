@@ -30,7 +30,7 @@ impl World {
     fn stroke(&mut self, fault: Fault, at: At) {
         let is_alive = self.nodes[at].is_up();
         match fault {
-            Fault::Partition | Fault::OneWay => self.cut(fault),
+            Fault::Partition | Fault::OneWay | Fault::Isolate => self.cut(fault),
             Fault::Kill if is_alive => {
                 self.count(fault);
                 self.end_life(at, None);
@@ -51,6 +51,13 @@ impl World {
             }
             Fault::CrashAtEffect if is_alive => {
                 self.nodes[at].dies_after = Some(self.rng.random_range(0..60))
+            }
+            Fault::CrashAtVote if is_alive => {
+                self.nodes[at].dies_at_vote = true;
+                // There is no vote without an election.
+                if let Some(leader) = self.sure_leader().filter(|leader| *leader != at) {
+                    self.end_life(leader, None);
+                }
             }
             Fault::CrashInDisk if is_alive => {
                 let operations = self.rng.random_range(0..60);
@@ -111,13 +118,15 @@ impl World {
                 let generation = self.nodes[at].generation;
                 self.queue.push(0, Event::Restart { at, generation });
             }
-            Fault::Wipe if self.wipe().is_some() => self.count(fault),
+            Fault::Wipe => self.operator.is_wipe_due = true,
             _ => {}
         }
     }
 
     fn inject(&mut self, at: At, kind: OpKind, how: DiskFault) {
-        let after = self.rng.random_range(0..30);
+        // Writes and syncs are many, the others few.
+        let often = matches!(kind, OpKind::Write | OpKind::Sync);
+        let after = self.rng.random_range(0..if often { 30 } else { 3 });
         self.nodes[at].is_disk_faulty = true;
         self.nodes[at].disk.inject(kind, after, how);
     }
@@ -145,7 +154,17 @@ impl World {
     fn cut(&mut self, fault: Fault) {
         let nodes: Vec<At> = (0..self.nodes.len()).filter(|at| !self.nodes[*at].is_gone()).collect();
         self.undo(Undo::Cuts);
-        if fault == Fault::Partition {
+        if fault == Fault::Isolate {
+            // What it takes meanwhile is never committed, and is truncated later.
+            let Some(leader) = self.sure_leader() else { return };
+            let is_deaf = self.rng.random_bool(0.5);
+            for other in nodes.iter().filter(|it| **it != leader) {
+                self.cuts.insert((leader, *other), fault);
+                if is_deaf {
+                    self.cuts.insert((*other, leader), fault);
+                }
+            }
+        } else if fault == Fault::Partition {
             let side: Vec<bool> = nodes.iter().map(|_| self.rng.random()).collect();
             for (a, a_side) in nodes.iter().zip(&side) {
                 for (b, b_side) in nodes.iter().zip(&side) {

@@ -15,7 +15,7 @@ use loglog_core::upload::UploadLimits;
 use loglog_core::{Consensus, UploadBuffer, WriteGroup};
 use loglog_proto::peer::{Copy, PeerAccepted};
 use loglog_proto::request::{Append, Upload};
-use loglog_proto::{Index, LogId, NodeId, Offset, RaftId};
+use loglog_proto::{Index, LogId, NodeId, Offset, RaftId, Term};
 use loglog_storage::vfs::SimVfs;
 use loglog_storage::{DataDir, Installer, LogReader, LogWriter, Mark, Meta, OpenOptions, SegmentKeeper};
 
@@ -70,8 +70,9 @@ pub(super) struct Node {
     pub(super) is_full_unfelt: bool,
     /// Bytes below the mark were damaged, and not mended since.
     pub(super) is_damaged: bool,
-    /// The mark that its disk surely holds.
+    /// The mark, term and vote that its disk surely holds.
     pub(super) synced_mark: Mark,
+    pub(super) synced_vote: (Term, Option<RaftId>),
     /// Counts lives and storage generations: what is told of another one is dropped (S13).
     pub(super) generation: u64,
 }
@@ -287,6 +288,7 @@ impl Node {
             is_full_unfelt: false,
             is_damaged: false,
             synced_mark: Mark::default(),
+            synced_vote: (Term::ZERO, None),
             generation: 0,
         }
     }

@@ -28,6 +28,8 @@ pub(super) struct Operator {
     waiting: Option<(u64, Micros, Fault)>,
     /// Members whose directories are wiped, and that are to be replaced.
     wiped: Vec<RaftId>,
+    /// A directory is to be wiped as soon as it may be.
+    pub(super) is_wipe_due: bool,
 }
 
 impl World {
@@ -40,6 +42,10 @@ impl World {
         }
         self.operator.waiting = None;
         self.switch_off();
+        if self.operator.is_wipe_due && self.is_stormy && self.wipe().is_some() {
+            self.operator.is_wipe_due = false;
+            self.count(Fault::Wipe);
+        }
         let Some(leader) = self.sure_leader() else { return };
         let Some((fault, order)) = self.draw_order(leader) else { return };
         self.operator.number += 1;
@@ -64,7 +70,7 @@ impl World {
         }
     }
 
-    fn sure_leader(&mut self) -> Option<At> {
+    pub(super) fn sure_leader(&mut self) -> Option<At> {
         (0..self.nodes.len())
             .find(|at| self.nodes[*at].life().is_some_and(|life| life.core.status().role == Role::Leader))
     }
@@ -145,7 +151,7 @@ impl World {
     }
 
     /// A voter's directory is wiped, if the others can do without it, whatever is under way.
-    pub(super) fn wipe(&mut self) -> Option<()> {
+    fn wipe(&mut self) -> Option<()> {
         let leader = self.sure_leader()?;
         let membership = self.nodes[leader].life()?.meta.state().membership.clone();
         let voters: Vec<RaftId> = membership.voters.iter().map(|it| it.id).collect();

@@ -27,8 +27,8 @@ const ROUND: Micros = 300 * SECOND;
 const HEAL_MAX: Micros = 120 * SECOND;
 /// How large a write group is at most, here (S3).
 pub(super) const GROUP: Length = Length::new(256 << 10);
-/// Bytes of a segment.
-pub(super) const SEGMENT: Length = Length::new(48 << 10);
+/// Bytes of a segment, one of these in a run: in small ones an uncommitted tail takes several.
+const SEGMENTS: [Length; 3] = [Length::new(6 << 10), Length::new(16 << 10), Length::new(48 << 10)];
 /// Free bytes below which a leader takes no data (S37).
 pub(super) const FREE_MIN: u64 = 1 << 20;
 
@@ -95,6 +95,7 @@ impl Report {
 pub(super) struct World {
     pub(super) rng: StdRng,
     pub(super) dials: Dials,
+    pub(super) segment: Length,
     pub(super) queue: Queue<Event>,
     pub(super) nodes: Vec<Node>,
     pub(super) by_id: HashMap<RaftId, At>,
@@ -148,9 +149,11 @@ impl World {
             dials.set(*fault, *strength);
         }
         let count = options.nodes.unwrap_or_else(|| [3, 3, 4, 5][rng.random_range(0..4)]);
+        let segment = SEGMENTS[rng.random_range(0..SEGMENTS.len())];
         let mut world = Self {
             rng,
             dials,
+            segment,
             queue: Queue::new(),
             nodes: Vec::new(),
             by_id: HashMap::new(),

@@ -286,7 +286,9 @@ fn s07_a_directory_of_a_log_is_not_formed_again() {
         log.writer.write(&[Chain::new().next(1, &[5])]).unwrap();
         drop(log);
         vfs.remove(&path.join("meta")).unwrap();
-        let error = owner.form(&genesis(200)).unwrap_err().to_string();
-        assert!(error.contains("0000000000000000.seg but no meta"), "{error}");
+        for error in [owner.check_new().unwrap_err(), owner.form(&genesis(200)).unwrap_err()] {
+            let error = error.to_string();
+            assert!(error.contains("0000000000000000.seg but no meta"), "{error}");
+        }
     });
 }

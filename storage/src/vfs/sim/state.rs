@@ -96,7 +96,7 @@ impl State {
             true
         });
         match struck {
-            Some(Fault::Fail) => Err(io::Error::other("injected failure")),
+            Some(Fault::Fail) => Err(io::Error::other(format!("injected failure of {kind:?}"))),
             Some(Fault::NoSpace) => Err(ErrorKind::StorageFull.into()),
             other => Ok(other),
         }
