@@ -95,7 +95,7 @@ fn a_frozen_node_holds_up_no_fetch_from_the_leader() {
     let took = began.elapsed();
     cluster.thaw(frozen);
     println!("300 appends to the leader alone, one of two followers frozen: {took:?}");
-    assert!(took < Duration::from_secs(10));
+    assert!(took < Duration::from_secs(40));
     let (end, _) = cluster.converge();
     cluster.assert_identical_files(end);
 }
