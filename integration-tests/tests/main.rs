@@ -3,6 +3,11 @@
 // Helpers of tests are tests: an unwrap that fails is a test that fails.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+mod admin;
+mod admin_command;
+mod admin_description;
+mod admin_kit;
+mod admin_metrics;
 mod bad_input;
 mod cluster;
 mod crash;

@@ -38,6 +38,14 @@ pub enum NodeError {
         /// Why not.
         source: io::Error,
     },
+    /// The admin port cannot be listened to.
+    #[error("cannot listen on {address} (listen.admin; \"\" turns the admin endpoint off): {source}")]
+    BindAdmin {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: io::Error,
+    },
     /// The cluster cannot form.
     #[error(transparent)]
     Formation(#[from] FormationError),

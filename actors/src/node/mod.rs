@@ -26,6 +26,8 @@ use tokio::task::JoinHandle;
 pub use self::error::NodeError;
 pub use self::options::NodeOptions;
 pub(crate) use self::start::permanent;
+use crate::admin::Admin;
+use crate::admin::sources::Sources;
 use crate::backoff::{Backoff, Decision, Limits};
 use crate::consensus::{HandOver, InstallFailed};
 use crate::listener::{Close, Connections, Listener};
@@ -51,6 +53,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(3500);
 
 /// A node that serves.
 pub struct Node {
+    sources: Arc<Sources>,
+    /// Ends with the node, whatever ends it.
+    admin: Option<Admin>,
     services: Arc<Services>,
     listener: Handle<Listener>,
     connections: Connections,
@@ -76,6 +81,12 @@ impl Node {
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where administrators look in, if anywhere.
+    #[must_use]
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
     }
 
     /// Who the node is.
@@ -121,6 +132,7 @@ impl Node {
     /// Nothing is served any more, also where the process goes on: a node may live inside another program.
     async fn give_up(&mut self, error: NodeError) -> NodeError {
         error!(self.log, "the node gives up"; "reason" => %error);
+        self.sources.set_serving(false);
         self.stop_mending();
         self.listener.kill();
         self.connections.kill();
@@ -247,6 +259,7 @@ impl Node {
 
     async fn stop(mut self) -> Result<(), NodeError> {
         info!(self.log, "stopping: finishing what is in flight");
+        self.sources.set_serving(false);
         self.stop_mending();
         self.hand_over().await;
         // A listener that is down accepts nobody either.

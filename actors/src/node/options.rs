@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use loglog_proto::{ClusterId, Length, NodeId};
 
+use crate::admin::sources::LogControl;
 use crate::peer::formation::ClusterNode;
 
 /// What a node is made with.
@@ -21,6 +23,8 @@ pub struct NodeOptions {
     pub listen_client: SocketAddr,
     /// Where peers connect.
     pub listen_peer: SocketAddr,
+    /// Where administrators look in; `None`: nowhere.
+    pub listen_admin: Option<SocketAddr>,
     /// The nodes of a static cluster, this one among them; none or one: the node is alone. Counts for a new directory.
     pub cluster_nodes: Vec<ClusterNode>,
     /// An empty directory waits to be taken in by the cluster `cluster`; `cluster_nodes` is empty then.
@@ -47,6 +51,10 @@ pub struct NodeOptions {
     pub tick: Duration,
     /// Whether clients may inject faults.
     pub are_faults_allowed: bool,
+    /// The configuration that holds, to be shown: secrets are hidden already.
+    pub config: Vec<(String, String)>,
+    /// What administrators may see and change of the program's log.
+    pub log_control: Option<Arc<dyn LogControl>>,
     /// The program's version, for those who ask.
     pub version: &'static str,
 }

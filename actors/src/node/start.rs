@@ -4,8 +4,8 @@
 //! Never:  serves; what happens once all of them run is in the parent module.
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use actix_rt::Arbiter;
@@ -19,6 +19,8 @@ use slog::{Logger, info, warn};
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::{LIMITS, Node, NodeError, NodeOptions};
+use crate::admin::Admin;
+use crate::admin::sources::Sources;
 use crate::backoff::Backoff;
 use crate::consensus::ConsensusSlot;
 use crate::credits::NodeCredits;
@@ -64,6 +66,36 @@ impl Node {
         let (view, slot, faults) =
             (Arc::new(LogView::default()), ConsensusSlot::default(), Faults::default());
         let (upload_bytes, waiting_reads, traffic) = (Arc::default(), Arc::default(), Arc::default());
+        let connections_now: Arc<AtomicU64> = Arc::default();
+        let sources = Arc::new(Sources {
+            node: options.node,
+            version: options.version,
+            began,
+            identity: OnceLock::new(),
+            is_serving: AtomicBool::new(false),
+            registry: supervisor.registry().clone(),
+            view: Arc::clone(&view),
+            traffic: Arc::clone(&traffic),
+            connections: Arc::clone(&connections_now),
+            upload_bytes: Arc::clone(&upload_bytes),
+            waiting_reads: Arc::clone(&waiting_reads),
+            segment_bytes_max: options.segment_bytes_max,
+            faults: faults.clone(),
+            are_faults_allowed: options.are_faults_allowed,
+            config: options.config.clone(),
+            log: options.log_control.clone(),
+        });
+        // Before anything takes time: it tells how the start goes.
+        let admin = match options.listen_admin {
+            Some(address) => Some(
+                Admin::start(address, Arc::clone(&sources), log.clone())
+                    .map_err(|source| NodeError::BindAdmin { address, source })?,
+            ),
+            None => None,
+        };
+        if let Some(admin) = &admin {
+            info!(log, "the admin endpoint answers"; "admin" => %admin.address());
+        }
         let fetcher = FetcherSlot::default();
 
         let uploads = {
@@ -152,6 +184,8 @@ impl Node {
         let known = dir.peek().map_err(RecoveryError::Open)?;
         let mut peers = peers.unwrap_or_else(|| port(known.cluster, known.incarnation));
         peers.know(&known.membership);
+        // Set once, here.
+        let _ = sources.identity.set(Arc::clone(peers.identity()));
         let Opened { state, end } = open(&mut group, peers.identity()).await?;
         if state.node != options.node {
             let (path, expected, found) = (options.data_dir.clone(), options.node, state.node);
@@ -209,7 +243,7 @@ impl Node {
             are_faults_allowed: options.are_faults_allowed,
             credits: NodeCredits::new(options.upload_bytes_max, options.connection_bytes_max),
             connection_bytes_max: options.connection_bytes_max,
-            connections: Arc::default(),
+            connections: connections_now,
             upload_bytes,
             waiting_reads,
             traffic: Arc::clone(&traffic),
@@ -225,7 +259,10 @@ impl Node {
             })
         };
         faults.enlist(listener::NAME, &listener);
+        sources.set_serving(true);
         Ok(Self {
+            sources,
+            admin,
             services,
             listener,
             connections,
