@@ -103,10 +103,10 @@ pub struct DataConfig {
 pub struct ListenConfig {
     /// For clients.
     pub client: SocketAddr,
-    /// For other nodes; not served yet.
+    /// For other nodes.
     pub peer: SocketAddr,
-    /// For administrators; not served yet.
-    pub admin: SocketAddr,
+    /// For administrators. `None`: there is no admin endpoint.
+    pub admin: Option<SocketAddr>,
 }
 
 /// `advertise.*`: what goes into the membership where a node makes it by itself. `None`: where it listens.
@@ -189,7 +189,7 @@ impl Default for DataConfig {
 
 impl Default for ListenConfig {
     fn default() -> Self {
-        Self { client: loopback(19194), peer: loopback(19195), admin: loopback(19196) }
+        Self { client: loopback(19194), peer: loopback(19195), admin: Some(loopback(19196)) }
     }
 }
 
@@ -219,8 +219,9 @@ impl Default for PeersConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        // raft-rs tells its whole start at info; what matters of it is said by the node.
-        let level = "info,raft=warning".parse().expect("a level that this program knows");
+        // raft-rs and actix tell their whole start at info; what matters of it is said by the node.
+        let level =
+            "info,raft=warning,actix_server=warning".parse().expect("a level that this program knows");
         Self { level, format: LogFormat::Auto }
     }
 }

@@ -4,6 +4,7 @@
 //! Never:  does anything unless asked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -53,6 +54,12 @@ pub struct Faults {
 struct Inner {
     actors: BTreeMap<String, Inject>,
     at_start: BTreeSet<String>,
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.lock().actors.keys()).finish()
+    }
 }
 
 impl Faults {

@@ -8,12 +8,14 @@
 //!  │    └─ Consensus         owns the engine and meta; ticks, proposes, carries effects out
 //!  ├─ UploadBuffer           payloads waiting for their place; survives a storage restart
 //!  ├─ ReadWaiters            who waits for which committed offset
-//!  └─ Listener               accepts; one Connection per client, never restarted
+//!  ├─ Listener               accepts; one Connection per client, never restarted
+//!  └─ (Admin)                no actor: HTTP from a thread of its own, looks at what the others leave in shared counters
 //! ```
 //!
 //! Owns:   threads, mailboxes, sockets, restarts.
 //! Never:  decides anything that a unit test could not reach without a runtime: that is `core`'s.
 
+pub mod admin;
 pub mod backoff;
 pub mod connection;
 pub mod consensus;

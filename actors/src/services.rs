@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use loglog_core::Role;
 use loglog_core::consensus::Place;
+use loglog_core::{ConsensusStatus, Role};
 use loglog_proto::limits::{
     FRAME_BYTES_MAX, PAYLOAD_BYTES_MAX, READ_BYTES_MAX, READ_WAIT_MS_MAX, WRITER_SEQUENCES_MAX,
 };
@@ -106,14 +106,7 @@ impl Services {
 
     pub(crate) fn status(&self) -> Status {
         let consensus = self.view.consensus();
-        let role = consensus.map_or("starting", |consensus| match (consensus.place, consensus.role) {
-            (Place::Joining, _) => "joining",
-            (Place::Gone, _) => "removed",
-            (Place::Learner, _) => "learner",
-            (Place::Voter, Role::Leader) => "leader",
-            (Place::Voter, Role::Follower) => "follower",
-            (Place::Voter, Role::Candidate) => "candidate",
-        });
+        let role = role(consensus);
         let actors = self.registry.snapshot().into_iter().map(|actor| ActorStatus {
             name: actor.name,
             kind: actor.kind.to_owned(),
@@ -152,4 +145,16 @@ impl Services {
             actors: actors.collect(),
         }
     }
+}
+
+/// What a node does, in a word.
+pub(crate) fn role(consensus: Option<ConsensusStatus>) -> &'static str {
+    consensus.map_or("starting", |consensus| match (consensus.place, consensus.role) {
+        (Place::Joining, _) => "joining",
+        (Place::Gone, _) => "removed",
+        (Place::Learner, _) => "learner",
+        (Place::Voter, Role::Leader) => "leader",
+        (Place::Voter, Role::Follower) => "follower",
+        (Place::Voter, Role::Candidate) => "candidate",
+    })
 }

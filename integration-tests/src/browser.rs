@@ -225,7 +225,9 @@ mod tests {
 
     #[test]
     fn base64_is_read() {
-        for (text, bytes) in [("", &b""[..]), ("bG9nbG9n", b"loglog"), ("AP/+", &[0, 255, 254]), ("YQ==", b"a")] {
+        for (text, bytes) in
+            [("", &b""[..]), ("bG9nbG9n", b"loglog"), ("AP/+", &[0, 255, 254]), ("YQ==", b"a")]
+        {
             assert_eq!(base64(text), bytes);
         }
     }

@@ -5,15 +5,18 @@
 //! Never:  sleeps for a fixed time in the hope that something has happened.
 
 pub mod appender;
+pub mod browser;
 pub mod checker;
 pub mod clock;
 pub mod cluster;
 pub mod daemon;
 pub mod history;
+pub mod http;
 pub mod layout;
 pub mod load;
 pub mod netns;
 pub mod network;
+pub mod openmetrics;
 pub mod proxy;
 pub mod raw;
 pub mod sim;

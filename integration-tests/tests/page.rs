@@ -92,7 +92,8 @@ fn the_page_shows_a_cluster_at_work_a_restart_and_that_it_lost_its_node() {
     until("connections are one row again", DEADLINE, || shown_without_opening(&browser) < names.len());
 
     // It moves: appends, messages, all members in touch, the log's watermarks.
-    let is_at_work = |text: Option<String>| text.is_some_and(|text| text.starts_with(|c| ('1'..='9').contains(&c)));
+    let is_at_work =
+        |text: Option<String>| text.is_some_and(|text| text.starts_with(|c| ('1'..='9').contains(&c)));
     until("appends are counted", DEADLINE, || is_at_work(browser.text("#appends .number")));
     until("syncs are timed", DEADLINE, || is_at_work(browser.text("#sync .number")));
     until("messages are counted", DEADLINE, || is_at_work(Some(cell(&browser, "consensus", "rate"))));
@@ -121,7 +122,9 @@ fn the_page_shows_a_cluster_at_work_a_restart_and_that_it_lost_its_node() {
     picture(&browser, "drawer-phone", PHONE);
     browser.look(DESK);
     browser.type_keys(ESCAPE);
-    until("Esc closes it", DEADLINE, || browser.run("return document.getElementById('drawer').open") == json!(false));
+    until("Esc closes it", DEADLINE, || {
+        browser.run("return document.getElementById('drawer').open") == json!(false)
+    });
     let focused = browser.run("return document.activeElement.closest('tr')?.dataset.key ?? null");
     assert_eq!(focused, json!("consensus"), "the focus is back where it was");
 

@@ -125,6 +125,13 @@ impl PeerIdentity {
         self.others().into_iter().chain(introduced.values().map(|(member, _)| member.clone())).collect()
     }
 
+    /// The membership as a whole, once there is one.
+    #[must_use]
+    pub fn membership(&self) -> Option<Membership> {
+        let membership = self.membership.read().unwrap_or_else(PoisonError::into_inner);
+        membership.clone().filter(|membership| membership.index > Index::ZERO)
+    }
+
     fn membership_index(&self) -> Index {
         let membership = self.membership.read().unwrap_or_else(PoisonError::into_inner);
         membership.as_ref().map_or(Index::ZERO, |membership| membership.index)

@@ -59,6 +59,8 @@ pub(crate) fn get(admin: &str, path: &str) -> Outcome<Value> {
         .map_err(|_| unavailable("something that is no admin endpoint answers"))?;
     match status {
         200 => Ok(value),
+        // Not being ready is an answer, too.
+        503 if value.get("ready").is_some() => Ok(value),
         _ => {
             let words = value["error"].as_str().unwrap_or("the admin endpoint refuses");
             let exit = if status == 503 { Exit::Unavailable } else { Exit::Failed };

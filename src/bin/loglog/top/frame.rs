@@ -86,6 +86,10 @@ pub(super) fn draw(view: &View, size: Option<Size>) -> Vec<Line> {
     match &node.sample {
         Some(sample) => {
             let first = lines.len();
+            if !sample.ready.ready && node.error.is_none() {
+                let why = sample.ready.why.as_deref().unwrap_or("it does not say why");
+                lines.push(Line::of(Look::Fair, format!("node {} is not ready: {why}", sample.actors.node)));
+            }
             lines.extend(history(sample, columns));
             lines.push(Line::default());
             lines.extend(log(sample, columns));

@@ -1,4 +1,4 @@
-use super::super::sample::{Actors, History, Panic, Segment};
+use super::super::sample::{Actors, History, Panic, Ready, Segment};
 use super::*;
 
 fn actor(name: &str, kind: &str, handled: u64) -> Actor {
@@ -21,6 +21,7 @@ fn sample(node: u32, unix_ms: u64, handled: u64) -> Sample {
     panicked.last_panic = Some(Panic { text: "broken\n\x1b[2Jpromise".to_owned(), unix_ms: 1_000 });
     let actors = vec![
         actor("node", "Node", 0),
+        actor("storage-group", "Group", 0),
         panicked,
         actor("upload-buffer", "UploadBuffer", handled),
         actor("connection-1", "Connection", handled / 4),
@@ -60,6 +61,7 @@ fn sample(node: u32, unix_ms: u64, handled: u64) -> Sample {
         cluster: Some(cluster),
         log: Some(log),
         history,
+        ready: Ready { ready: node == 1, why: (node != 1).then(|| "no leader is known".to_owned()) },
         ..Sample::default()
     }
 }
@@ -96,7 +98,10 @@ fn a_picture_has_cluster_log_and_actors() {
     ] {
         assert!(text.contains(part), "{part:?} in\n{text}");
     }
-    assert!(!text.contains("\nnode  "), "the node is no actor:\n{text}");
+    assert!(!text.contains("storage-group") && !text.contains("not ready"), "{text}");
+    let mut view = view();
+    view.next();
+    assert!(self::text(&draw(&view, None)).contains("node 2 is not ready: no leader is known\n"));
 }
 
 #[test]

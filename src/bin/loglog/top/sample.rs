@@ -25,6 +25,7 @@ pub(super) struct Sample {
     pub(super) cluster: Option<Cluster>,
     pub(super) log: Option<Log>,
     pub(super) history: History,
+    pub(super) ready: Ready,
     /// As it came.
     pub(super) raw: Value,
 }
@@ -125,6 +126,14 @@ pub(super) struct Second {
     pub(super) sync_p99_us: Option<u64>,
 }
 
+/// The answer of `/health/ready`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Ready {
+    pub(super) ready: bool,
+    pub(super) why: Option<String>,
+}
+
 /// Asks the node whose admin endpoint is at `admin`; an error is the words for it.
 pub(super) async fn ask(admin: String) -> Result<Sample, String> {
     let asked = tokio::task::spawn_blocking(move || gather(&admin)).await;
@@ -157,6 +166,7 @@ fn parse(raw: Value) -> serde_json::Result<Sample> {
         cluster: has("cluster").map(serde_json::from_value).transpose()?,
         log: has("log").map(serde_json::from_value).transpose()?,
         history: has("history").map(serde_json::from_value).transpose()?.unwrap_or_default(),
+        ready: has("ready").map(serde_json::from_value).transpose()?.unwrap_or_default(),
         raw,
     })
 }
@@ -179,6 +189,7 @@ mod tests {
         let sample = parse(raw).unwrap();
         assert_eq!((sample.actors.node, sample.actors.actors[0].handled), (3, 7));
         assert!(sample.cluster.is_none());
+        assert_eq!(sample.ready.why.as_deref(), Some("the log is recovered"));
         assert_eq!(sample.log.unwrap().committed, 10);
         assert_eq!(sample.history.samples[0].sync_p99_us, None);
         assert!(parse(json!({"actors": []})).is_err());
