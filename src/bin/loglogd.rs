@@ -159,6 +159,7 @@ fn options(config: &NodeConfig, descriptors: u64) -> NodeOptions {
         accept_loss: config.data.accept_loss,
         tick: config.raft.tick,
         are_faults_allowed: config.debug.faults,
+        measure: config.actors.measure,
         version: env!("CARGO_PKG_VERSION"),
     }
 }

@@ -47,6 +47,8 @@ pub struct NodeOptions {
     pub tick: Duration,
     /// Whether clients may inject faults.
     pub are_faults_allowed: bool,
+    /// Whether actors take times: how long messages wait and are handled, stalls, their own state. Counts are kept in any case.
+    pub measure: bool,
     /// The program's version, for those who ask.
     pub version: &'static str,
 }

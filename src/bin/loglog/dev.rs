@@ -124,6 +124,7 @@ fn options(args: &Args, at: u16, nodes: &[ClusterNode]) -> NodeOptions {
         accept_loss: false,
         tick: config.raft.tick,
         are_faults_allowed: false,
+        measure: config.actors.measure,
         version: env!("CARGO_PKG_VERSION"),
     }
 }
