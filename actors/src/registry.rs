@@ -18,6 +18,8 @@ use crate::stats::{ActorStats, Legacy, Stall, lock};
 pub struct Registry {
     actors: Arc<Mutex<BTreeMap<Arc<str>, Arc<ActorStats>>>>,
     restarts: Arc<AtomicU64>,
+    /// What those of each kind handled that were forgotten.
+    gone: Arc<Mutex<BTreeMap<&'static str, u64>>>,
     /// Whether actors take times.
     is_timed: bool,
 }
@@ -25,7 +27,7 @@ pub struct Registry {
 impl Registry {
     /// An empty registry; where `is_timed` is false its actors count, but take no times.
     pub fn new(is_timed: bool) -> Self {
-        Self { actors: Arc::default(), restarts: Arc::default(), is_timed }
+        Self { actors: Arc::default(), restarts: Arc::default(), gone: Arc::default(), is_timed }
     }
 
     /// Every registered actor, in the order of the tree.
@@ -52,9 +54,18 @@ impl Registry {
     /// Takes an actor that has ended off the list, such as the link to a removed peer.
     pub fn forget(&self, name: &str) {
         let mut actors = lock(&self.actors);
-        if actors.get(name).is_some_and(|stats| stats.state().has_ended()) {
+        if let Some(stats) = actors.get(name).filter(|stats| stats.state().has_ended()) {
+            *lock(&self.gone).entry(stats.kind).or_default() += stats.handled();
             actors.remove(name);
         }
+    }
+
+    /// Messages that all actors of a kind took, those among them that were forgotten; it never falls.
+    pub fn handled(&self, kind: &str) -> u64 {
+        // Under this lock nobody is forgotten meanwhile: each is counted once.
+        let actors = lock(&self.actors);
+        let gone = lock(&self.gone).get(kind).copied().unwrap_or_default();
+        gone + actors.values().filter(|stats| stats.kind == kind).map(|stats| stats.handled()).sum::<u64>()
     }
 
     /// Stalls that were not there at the last look.
@@ -211,6 +222,19 @@ mod tests {
         registry.forget("a");
         assert!(registry.snapshot().is_empty());
         assert_eq!(registry.restarts(), 1);
+    }
+
+    #[test]
+    fn what_the_forgotten_handled_is_not_forgotten() {
+        let registry = Registry::new(true);
+        for _ in 0..3 {
+            let stats = register(&registry, "a", "node");
+            stats.count_handled();
+            stats.set_state(State::Stopped);
+            registry.forget("a");
+        }
+        register(&registry, "b", "node").count_handled();
+        assert_eq!((registry.handled("A"), registry.handled("B")), (4, 0));
     }
 
     #[test]

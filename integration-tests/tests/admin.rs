@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use loglog::config::Sources;
 use loglog::logging::{LogFormat, Logging};
 use loglog::options::node_options;
-use loglog_actors::Node;
+use loglog_actors::{Node, NodeError};
 use loglog_integration_tests::http::{Reply, get, get_json, request, send};
 use loglog_integration_tests::{Cluster, RawClient, until, within};
 use loglog_proto::request::RequestBody;
@@ -332,7 +332,15 @@ fn it_ends_with_a_node_that_lives_inside_another_program() {
             let mut options = node_options(&effective, &logging);
             // This program keeps its log level to itself.
             options.log_control = None;
-            let node = Node::start(options, logging.logger().clone()).await.unwrap();
+            // The directory's lock goes with the last actor of the life before.
+            let began = Instant::now();
+            let node = loop {
+                match Node::start(options.clone(), logging.logger().clone()).await {
+                    Ok(node) => break node,
+                    Err(NodeError::Lock(_)) if began.elapsed() < DEADLINE => tokio::task::yield_now().await,
+                    Err(error) => panic!("{error}"),
+                }
+            };
             let admin = node.admin_address().unwrap();
             let (stop, stopped) = tokio::sync::oneshot::channel();
             let serving = actix_rt::spawn(node.serve(async {

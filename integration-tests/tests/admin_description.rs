@@ -185,6 +185,7 @@ fn every_answer_is_as_its_description_says() {
 fn an_answer_that_is_not_as_described_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let node = daemon(&dir).start();
+    append(&mut RawClient::connect(node.address()), 1);
     let description = Description::of(node.admin());
     let schema = json!({"$ref": "#/components/schemas/Log"});
     let good = get_json(node.admin(), "/api/log");

@@ -25,9 +25,9 @@ use tokio::task::JoinHandle;
 
 pub use self::error::NodeError;
 pub use self::options::NodeOptions;
+pub(crate) use self::tree::permanent;
 use crate::admin::Admin;
 use crate::admin::sources::Sources;
-pub(crate) use self::tree::permanent;
 use crate::consensus::{HandOver, InstallFailed};
 use crate::family::{Failure, Family, Verdict};
 use crate::listener::{Connections, Listener};

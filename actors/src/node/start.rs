@@ -18,9 +18,9 @@ use rand::{Rng, SeedableRng};
 use slog::{Logger, info, warn};
 use tokio::sync::mpsc::unbounded_channel;
 
+use super::{Node, NodeError, NodeOptions, permanent, tree};
 use crate::admin::Admin;
 use crate::admin::sources::Sources;
-use super::{Node, NodeError, NodeOptions, permanent, tree};
 use crate::consensus::ConsensusSlot;
 use crate::credits::NodeCredits;
 use crate::faults::Faults;
@@ -83,6 +83,7 @@ impl Node {
             registry: supervisor.registry().clone(),
             view: Arc::clone(&view),
             traffic: Arc::clone(&traffic),
+            measures: Arc::clone(&measures),
             connections: Arc::clone(&connections_now),
             upload_bytes: Arc::clone(&upload_bytes),
             waiting_reads: Arc::clone(&waiting_reads),
