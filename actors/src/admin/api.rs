@@ -186,3 +186,19 @@ async fn read<T: DeserializeOwned>(mut body: web::Payload) -> Result<T, Refused>
     tokio::time::timeout(BODY_TIMEOUT, all).await.map_err(late)??;
     serde_json::from_slice(&bytes).map_err(|error| Refused::bad(format!("the body: {error}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_address_that_is_served_is_described_and_no_other() {
+        let described: serde_json::Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
+        let described: BTreeSet<&str> =
+            described["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        let routes =
+            include_str!("api.rs").split("fn routes(").nth(1).unwrap().split("\n}\n").next().unwrap();
+        let served: BTreeSet<&str> = routes.split('"').filter(|text| text.starts_with('/')).collect();
+        assert_eq!(served, &described - &BTreeSet::from(["/"]), "the page is served elsewhere");
+    }
+}
