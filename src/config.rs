@@ -54,6 +54,8 @@ pub struct NodeConfig {
     pub log: LogConfig,
     /// Consensus.
     pub raft: RaftConfig,
+    /// What actors show of themselves.
+    pub actors: ActorsConfig,
     /// For tests.
     pub debug: DebugConfig,
 }
@@ -164,6 +166,13 @@ pub struct RaftConfig {
     pub tick: Duration,
 }
 
+/// `actors.*`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActorsConfig {
+    /// Whether they take times.
+    pub measure: bool,
+}
+
 /// `debug.*`
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct DebugConfig {
@@ -229,6 +238,12 @@ impl Default for LogConfig {
 impl Default for RaftConfig {
     fn default() -> Self {
         Self { tick: Duration::from_millis(100) }
+    }
+}
+
+impl Default for ActorsConfig {
+    fn default() -> Self {
+        Self { measure: true }
     }
 }
 

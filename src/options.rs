@@ -36,6 +36,7 @@ pub fn node_options(effective: &Effective, logging: &Logging) -> NodeOptions {
         accept_loss: config.data.accept_loss,
         tick: config.raft.tick,
         are_faults_allowed: config.debug.faults,
+        measure: config.actors.measure,
         config: effective.values(),
         log_control: Some(logging.control()),
         version: env!("CARGO_PKG_VERSION"),

@@ -1,7 +1,7 @@
 //! LogLog's actors: thin shells around `core`, and the supervisor that restarts what fails.
 //!
 //! ```text
-//! node ─ supervisor
+//! node
 //!  ├─ storage group (one for all, through recovery; SAFETY S13)
 //!  │    ├─ SegmentWriter     owns the active segment; one write + one sync per write group; its own thread
 //!  │    ├─ SegmentKeeper     prepares the next segment while the disk is idle; its own thread
@@ -17,17 +17,25 @@
 
 pub mod admin;
 pub mod backoff;
+mod catch;
+mod clock;
 pub mod connection;
 pub mod consensus;
+pub mod context;
 pub mod credits;
+pub mod family;
 pub mod faults;
 mod genesis;
 pub mod guard;
+pub mod histogram;
 pub mod listener;
 mod manage;
+pub mod measures;
 pub mod node;
 pub mod peer;
 pub mod read_waiters;
+pub mod registry;
+pub mod report;
 pub mod segment_keeper;
 pub mod segment_writer;
 pub mod services;
@@ -37,6 +45,8 @@ pub mod supervisor;
 pub mod ticket;
 pub mod upload_buffer;
 pub mod view;
+mod waiting;
+mod watch;
 
 pub use node::{Node, NodeError, NodeOptions};
 pub use peer::formation::ClusterNode;

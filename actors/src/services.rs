@@ -19,10 +19,11 @@ use loglog_storage::Member;
 use crate::consensus::ConsensusSlot;
 use crate::credits::{Credits, NodeCredits};
 use crate::faults::Faults;
+use crate::measures::Measures;
 use crate::peer::SharedIdentity;
 use crate::peer::traffic::PeerTraffic;
 use crate::read_waiters::ReadWaiters;
-use crate::stats::Registry;
+use crate::registry::Registry;
 use crate::supervisor::Handle;
 use crate::upload_buffer::UploadBuffer;
 use crate::view::LogView;
@@ -59,6 +60,8 @@ pub struct Services {
     pub waiting_reads: Arc<AtomicUsize>,
     /// Log bytes to and from peers.
     pub traffic: Arc<PeerTraffic>,
+    /// What is counted and timed of the log's work.
+    pub measures: Arc<Measures>,
     /// Where data lies.
     pub data_dir: PathBuf,
     /// When the node started.
@@ -110,9 +113,9 @@ impl Services {
         let actors = self.registry.snapshot().into_iter().map(|actor| ActorStatus {
             name: actor.name,
             kind: actor.kind.to_owned(),
-            parent: actor.parent,
+            parent: actor.parent.unwrap_or_default(),
             state: format!("{:?}", actor.state).to_lowercase(),
-            mailbox: actor.queued,
+            mailbox: actor.mailbox,
             handled: actor.handled,
             restarts: actor.restarts,
             last_panic: actor.last_panic.map(|panic| panic.to_string()),

@@ -1,6 +1,6 @@
 //! The description that the admin endpoint serves, and the examples in docs/admin.md, against what nodes answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -82,7 +82,8 @@ fn every_answer_is_as_its_description_says() {
     until("there is a history", DEADLINE, || {
         get_json(&leads, "/api/history")["samples"].as_array().is_some_and(|samples| samples.len() > 2)
     });
-    let mut kinds = BTreeSet::new();
+    let (mut kinds, mut tell) = (BTreeSet::new(), BTreeSet::new());
+    let documented = documented();
     for admin in &admins {
         for path in [
             "/",
@@ -104,7 +105,13 @@ fn every_answer_is_as_its_description_says() {
             let detail = get(admin, &format!("/api/actors/{}", actor["name"].as_str().unwrap()));
             // A connection may be gone by now: that is described, too.
             description.check("get", "/api/actors/{name}", &detail);
-            kinds.insert(actor["kind"].as_str().unwrap().to_owned());
+            let kind = actor["kind"].as_str().unwrap();
+            if let Some(observed) = detail.json()["observed"].as_object() {
+                let told: BTreeSet<String> = observed.keys().cloned().collect();
+                assert_eq!(documented.get(kind), Some(&told), "what a {kind} tells of itself");
+                tell.insert(kind.to_owned());
+            }
+            kinds.insert(kind.to_owned());
         }
         let of_a_kind = get(admin, "/api/actors?kind=PeerLink");
         description.check("get", "/api/actors", &of_a_kind);
@@ -129,6 +136,7 @@ fn every_answer_is_as_its_description_says() {
     ] {
         assert!(kinds.contains(kind), "no actor of kind {kind} among {kinds:?}");
     }
+    assert_eq!(tell, documented.keys().cloned().collect(), "each kind that is documented was seen to tell");
     // What is refused.
     for (path, name) in [("/api/actors?x=1", "/api/actors"), ("/api/actors/nobody", "/api/actors/{name}")] {
         description.check("get", name, &get(&leads, path));
@@ -185,6 +193,7 @@ fn every_answer_is_as_its_description_says() {
 fn an_answer_that_is_not_as_described_is_found() {
     let dir = tempfile::tempdir().unwrap();
     let node = daemon(&dir).start();
+    append(&mut RawClient::connect(node.address()), 1);
     let description = Description::of(node.admin());
     let schema = json!({"$ref": "#/components/schemas/Log"});
     let good = get_json(node.admin(), "/api/log");
@@ -200,6 +209,17 @@ fn an_answer_that_is_not_as_described_is_found() {
         change(&mut bad);
         assert!(!description.problems(&schema, &bad).is_empty(), "{bad}");
     }
+}
+
+/// What each kind of actor tells of itself, as docs/admin.md has it.
+fn documented() -> BTreeMap<String, BTreeSet<String>> {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/admin.md")).unwrap();
+    let table = text.split("| kind | fields |").nth(1).unwrap().split("\n\n").next().unwrap();
+    let rows =
+        table.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |")?.split_once(" | "));
+    let rows = rows.filter(|(kind, _)| *kind != "---");
+    let fields = |text: &str| text.split(", ").map(|field| field.trim_matches('`').to_owned()).collect();
+    rows.map(|(kind, text)| (kind.to_owned(), fields(text))).collect()
 }
 
 /// The commands of docs/admin.md, each with the JSON printed behind it, if there is one.

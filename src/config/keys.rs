@@ -166,6 +166,11 @@ pub(super) const KEYS: &[Key] = &[
         show: |of| quoted(&format_duration(of.raft.tick)),
     },
     Key {
+        name: "actors.measure",
+        set: |to, from| value::switch(from).map(|value| to.actors.measure = value),
+        show: |of| of.actors.measure.to_string(),
+    },
+    Key {
         name: "debug.faults",
         set: |to, from| value::switch(from).map(|value| to.debug.faults = value),
         show: |of| of.debug.faults.to_string(),

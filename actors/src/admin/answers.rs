@@ -5,129 +5,26 @@
 
 use loglog_storage::Member;
 use serde::Serialize;
-use serde_json::Value;
 
 use super::sources::Sources;
-use super::tree::in_tree_order;
-use crate::stats::{ActorReport, Panic, unix_ms};
-use crate::{services, storage_group};
-
-/// The node's own row.
-const NODE: &str = "node";
+use crate::clock::unix_ms;
+use crate::measures::Sample;
+use crate::report::ActorReport;
+use crate::services;
+use crate::watch::INTERVAL;
 
 /// The answer of `/api/actors`.
 #[derive(Serialize)]
 pub(super) struct Actors {
     node: u32,
     unix_ms: u64,
-    actors: Vec<Summary>,
-}
-
-/// One actor, in short.
-#[derive(Serialize)]
-pub(super) struct Summary {
-    pub(super) name: String,
-    pub(super) kind: String,
-    parent: Option<String>,
-    restart: &'static str,
-    state: String,
-    pub(super) mailbox: u64,
-    oldest_wait_ms: u64,
-    enqueued: u64,
-    pub(super) handled: u64,
-    pub(super) restarts: u64,
-    last_panic: Option<Panic>,
-    pub(super) stalled_ms: Option<u64>,
-    stalls: u64,
-    last_progress_unix_ms: Option<u64>,
-}
-
-/// One actor in full.
-#[derive(Serialize)]
-pub(super) struct Detail {
-    #[serde(flatten)]
-    summary: Summary,
-    messages: Vec<Value>,
-    observed: Option<Value>,
+    actors: Vec<ActorReport>,
 }
 
 pub(super) fn actors(sources: &Sources, kind: Option<&str>) -> Actors {
-    let mut actors = summaries(sources);
+    let mut actors = sources.registry.snapshot();
     actors.retain(|actor| kind.is_none_or(|kind| actor.kind == kind));
     Actors { node: sources.node.get(), unix_ms: unix_ms(), actors }
-}
-
-/// Every actor's row, a parent before its children.
-pub(super) fn summaries(sources: &Sources) -> Vec<Summary> {
-    let mut rows = vec![node(sources), group(sources)];
-    rows.extend(sources.registry.snapshot().into_iter().map(summary));
-    in_tree_order(rows, |row| (row.name.as_str(), row.parent.as_deref()))
-}
-
-pub(super) fn actor(sources: &Sources, name: &str) -> Option<Detail> {
-    let summary = summaries(sources).into_iter().find(|row| row.name == name)?;
-    Some(Detail { summary, messages: Vec::new(), observed: None })
-}
-
-fn summary(report: ActorReport) -> Summary {
-    Summary {
-        name: report.name,
-        kind: report.kind.to_owned(),
-        parent: Some(report.parent),
-        restart: "permanent",
-        state: format!("{:?}", report.state).to_lowercase(),
-        mailbox: report.queued,
-        oldest_wait_ms: 0,
-        enqueued: report.enqueued,
-        handled: report.handled,
-        restarts: report.restarts,
-        last_panic: report.last_panic,
-        stalled_ms: None,
-        stalls: 0,
-        last_progress_unix_ms: report.last_progress_unix_ms,
-    }
-}
-
-/// A part that is no actor: it has no mailbox.
-fn part(
-    name: &str,
-    kind: &str,
-    parent: Option<&str>,
-    restart: &'static str,
-    state: &str,
-    restarts: u64,
-) -> Summary {
-    Summary {
-        name: name.to_owned(),
-        kind: kind.to_owned(),
-        parent: parent.map(str::to_owned),
-        restart,
-        state: state.to_owned(),
-        mailbox: 0,
-        oldest_wait_ms: 0,
-        enqueued: 0,
-        handled: 0,
-        restarts,
-        last_panic: None,
-        stalled_ms: None,
-        stalls: 0,
-        last_progress_unix_ms: None,
-    }
-}
-
-fn node(sources: &Sources) -> Summary {
-    let state = if sources.is_serving() { "running" } else { "starting" };
-    part(NODE, "Node", None, "never", state, 0)
-}
-
-fn group(sources: &Sources) -> Summary {
-    let lives = sources.view.generation();
-    let state = match (sources.view.consensus(), lives) {
-        (Some(_), _) => "running",
-        (None, 0) => "starting",
-        (None, _) => "backoff",
-    };
-    part(storage_group::NAME, "Group", Some(NODE), "permanent", state, lives.saturating_sub(1))
 }
 
 /// The answer of `/api/cluster`.
@@ -150,28 +47,35 @@ pub(super) struct Cluster {
 
 /// One member.
 #[derive(Serialize)]
-struct MemberReport {
-    node: u32,
+pub(super) struct MemberReport {
+    pub(super) node: u32,
     incarnation: String,
     peer_address: String,
     client_address: String,
     voter: bool,
-    is_self: bool,
+    pub(super) is_self: bool,
     leads: bool,
-    connected: Option<bool>,
+    pub(super) connected: Option<bool>,
     durable: Option<u64>,
-    lag_bytes: Option<u64>,
-    lag_batches: Option<u64>,
+    pub(super) lag_bytes: Option<u64>,
+    pub(super) lag_batches: Option<u64>,
     heard_ms: Option<u64>,
 }
 
-pub(super) fn cluster(sources: &Sources) -> Option<Cluster> {
-    let identity = sources.identity.get()?;
-    let consensus = sources.view.consensus();
-    let leader = consensus.and_then(|consensus| consensus.leader);
-    let durable = durable(sources);
+/// Every member, in the order of ids; none where no cluster is known yet.
+pub(super) fn members(sources: &Sources) -> Vec<MemberReport> {
+    let Some(identity) = sources.identity.get() else { return Vec::new() };
+    let Some(membership) = identity.membership() else { return Vec::new() };
+    let leader = sources.view.consensus().and_then(|consensus| consensus.leader);
+    let (peers, durable) = (sources.view.peers(), durable(sources));
+    let last = sources.view.reader().map_or(0, |reader| reader.last().index.get());
+    let own_batches = sources.view.committed_index().get().saturating_sub(last);
     let report = |member: &Member, voter: bool| {
         let is_self = member.id == identity.raft_id();
+        let peer = peers.iter().find(|peer| peer.id == member.id);
+        let lag = peer.and_then(|peer| peer.lag);
+        let silent = peer.and_then(|peer| peer.silent).filter(|_| !is_self);
+        let committed = sources.view.committed().get();
         MemberReport {
             node: member.id.node().get(),
             incarnation: member.id.incarnation().to_string(),
@@ -180,20 +84,27 @@ pub(super) fn cluster(sources: &Sources) -> Option<Cluster> {
             voter,
             is_self,
             leads: leader == Some(member.id),
-            connected: None,
-            durable: is_self.then_some(durable),
-            lag_bytes: is_self.then_some(0),
-            lag_batches: is_self.then_some(0),
-            heard_ms: None,
+            connected: (!is_self).then(|| identity.is_linked(member.id)),
+            durable: if is_self { Some(durable) } else { lag.map(|lag| committed.saturating_sub(lag.bytes)) },
+            lag_bytes: if is_self {
+                Some(committed.saturating_sub(durable))
+            } else {
+                lag.map(|lag| lag.bytes)
+            },
+            lag_batches: if is_self { Some(own_batches) } else { lag.map(|lag| lag.batches) },
+            heard_ms: silent.map(|silent| u64::try_from(silent.as_millis()).unwrap_or(u64::MAX)),
         }
     };
-    let membership = identity.membership();
-    let mut members: Vec<MemberReport> = Vec::new();
-    if let Some(membership) = membership {
-        members.extend(membership.voters.iter().map(|member| report(member, true)));
-        members.extend(membership.learners.iter().map(|member| report(member, false)));
-    }
+    let voters = membership.voters.iter().map(|member| report(member, true));
+    let learners = membership.learners.iter().map(|member| report(member, false));
+    let mut members: Vec<MemberReport> = voters.chain(learners).collect();
     members.sort_by_key(|member| member.node);
+    members
+}
+
+pub(super) fn cluster(sources: &Sources) -> Option<Cluster> {
+    let identity = sources.identity.get()?;
+    let consensus = sources.view.consensus();
     Some(Cluster {
         cluster: identity.cluster.to_string(),
         node: sources.node.get(),
@@ -201,13 +112,13 @@ pub(super) fn cluster(sources: &Sources) -> Option<Cluster> {
         version: sources.version,
         role: services::role(consensus),
         term: consensus.map_or(0, |consensus| consensus.term.get()),
-        leader: leader.map(|leader| leader.node().get()),
+        leader: consensus.and_then(|consensus| consensus.leader).map(|leader| leader.node().get()),
         uptime_s: sources.began.elapsed().as_secs(),
         start: sources.view.start().get(),
         committed: sources.view.committed().get(),
-        durable,
+        durable: durable(sources),
         restarts: sources.registry.restarts(),
-        members,
+        members: members(sources),
     })
 }
 
@@ -255,7 +166,7 @@ pub(super) fn log(sources: &Sources) -> Option<Log> {
         disk_full: view.consensus().is_some_and(|consensus| consensus.disk_full),
         generation: view.generation(),
         torn_bytes: view.torn_bytes(),
-        repairs: 0,
+        repairs: sources.measures.repairs(),
         segments: segments.collect(),
     })
 }
@@ -281,4 +192,16 @@ struct ConfigValue<'a> {
 pub(super) fn config(sources: &Sources) -> Config<'_> {
     let values = sources.config.iter().map(|(key, value)| ConfigValue { key, value });
     Config { values: values.collect() }
+}
+
+/// The answer of `/api/history`.
+#[derive(Serialize)]
+pub(super) struct History {
+    interval_ms: u64,
+    samples: Vec<Sample>,
+}
+
+pub(super) fn history(sources: &Sources) -> History {
+    let interval_ms = u64::try_from(INTERVAL.as_millis()).unwrap_or(u64::MAX);
+    History { interval_ms, samples: sources.measures.history() }
 }

@@ -14,7 +14,6 @@ use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::history::History;
 use super::metrics::{self, Metrics};
 use super::refused::Refused;
 use super::sources::Sources;
@@ -40,7 +39,7 @@ pub(super) fn routes(config: &mut ServiceConfig) {
     shows("/api/cluster", look().to(cluster));
     shows("/api/log", look().to(log));
     shows("/api/config", look().to(configuration));
-    shows("/api/history", look().to(recent));
+    shows("/api/history", look().to(history));
     shows("/api/openapi.json", look().to(description));
     shows("/health/live", look().to(live));
     shows("/health/ready", look().to(ready));
@@ -81,7 +80,7 @@ async fn actors(request: HttpRequest, sources: Data<Sources>) -> Answer {
 }
 
 async fn actor(name: web::Path<String>, sources: Data<Sources>) -> Answer {
-    let detail = answers::actor(&sources, &name);
+    let detail = sources.registry.detail(&name);
     let missing = || Refused::not_found(format!("no actor is called '{name}'; /api/actors lists them"));
     Ok(HttpResponse::Ok().json(detail.ok_or_else(missing)?))
 }
@@ -102,8 +101,8 @@ async fn configuration(sources: Data<Sources>) -> Answer {
     Ok(HttpResponse::Ok().json(answers::config(&sources)))
 }
 
-async fn recent(history: Data<History>) -> Answer {
-    Ok(HttpResponse::Ok().json(history.report()))
+async fn history(sources: Data<Sources>) -> Answer {
+    Ok(HttpResponse::Ok().json(answers::history(&sources)))
 }
 
 async fn description() -> impl Responder {
@@ -161,8 +160,11 @@ async fn inject(body: web::Payload, sources: Data<Sources>) -> Answer {
         ));
     }
     let FaultRequest { actor, how, ms } = read(body).await?;
-    let how: How = how.parse().map_err(|error: String| Refused::bad(error))?;
-    let _ = ms;
+    let how = match (how.as_str(), ms) {
+        ("stall", Some(ms)) => How::stall(ms),
+        _ => how.parse(),
+    };
+    let how = how.map_err(Refused::bad)?;
     sources.faults.inject(&actor, how).map_err(Refused::not_found)?;
     Ok(HttpResponse::NoContent().finish())
 }
@@ -183,4 +185,20 @@ async fn read<T: DeserializeOwned>(mut body: web::Payload) -> Result<T, Refused>
     let late = |_| Refused::new(StatusCode::REQUEST_TIMEOUT, "the body did not come");
     tokio::time::timeout(BODY_TIMEOUT, all).await.map_err(late)??;
     serde_json::from_slice(&bytes).map_err(|error| Refused::bad(format!("the body: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_address_that_is_served_is_described_and_no_other() {
+        let described: serde_json::Value = serde_json::from_str(include_str!("openapi.json")).unwrap();
+        let described: BTreeSet<&str> =
+            described["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        let routes =
+            include_str!("api.rs").split("fn routes(").nth(1).unwrap().split("\n}\n").next().unwrap();
+        let served: BTreeSet<&str> = routes.split('"').filter(|text| text.starts_with('/')).collect();
+        assert_eq!(served, &described - &BTreeSet::from(["/"]), "the page is served elsewhere");
+    }
 }

@@ -7,6 +7,7 @@ use loglog_core::consensus::Place;
 use serde::Serialize;
 
 use super::sources::Sources;
+use crate::guard::Restart;
 
 /// The answer of `/health/live`.
 #[derive(Serialize)]
@@ -32,6 +33,19 @@ pub(super) fn ready(sources: &Sources) -> Ready {
 
 /// What stands in the way, the root of it first.
 fn hindrance(sources: &Sources) -> Option<String> {
+    // Of one whose client is stuck with it, and is no other's business, nothing follows for the node.
+    let stalled = sources.registry.snapshot().into_iter().find_map(|actor| {
+        let ms = actor.stalled_ms.filter(|_| actor.restart != Restart::Never)?;
+        Some(format!(
+            "{} has made no progress for {} s: see /api/actors/{}",
+            actor.name,
+            ms / 1000,
+            actor.name
+        ))
+    });
+    if stalled.is_some() {
+        return stalled;
+    }
     let Some(consensus) = sources.view.consensus() else {
         return Some(
             match sources.view.generation() {

@@ -18,8 +18,9 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::answers;
+use super::answers::{self, MemberReport};
 use super::sources::Sources;
+use crate::histogram::Snapshot;
 
 /// What [`Metrics::text`] is.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -57,21 +58,34 @@ impl Collector for NodeCollector {
     }
 }
 
+const SECONDS: Option<&Unit> = Some(&Unit::Seconds);
 const BYTES: Option<&Unit> = Some(&Unit::Bytes);
 
 impl NodeCollector {
     fn log(&self, out: &mut Out<'_>) -> fmt::Result {
-        let view = &self.0.view;
+        let Sources { view, measures, .. } = &*self.0;
+        let told = "From the arrival of an append to its answer, on the node that leads.";
+        out.histogram("append", told, SECONDS, &measures.append.snapshot(), Scale::MICROSECONDS)?;
+        let told = "Write and sync of one write group.";
+        out.histogram("sync", told, SECONDS, &measures.sync.snapshot(), Scale::MICROSECONDS)?;
+        let told = "Bytes that one sync makes durable.";
+        out.histogram("write_group", told, BYTES, &measures.group_bytes.snapshot(), Scale::BYTES)?;
+        let told = "Entries of the same.";
+        out.histogram("write_group_entries", told, None, &measures.group_entries.snapshot(), Scale::ENTRIES)?;
+        let told = "Entries made durable in this node's log, whoever leads.";
+        out.counter("appended_entries", told, None, measures.entries())?;
+        out.counter("appended", "Their bytes in the log.", BYTES, measures.bytes())?;
         out.gauge("start_offset", "First byte of the log that is kept.", None, view.start().get())?;
-        out.gauge(
-            "committed_offset",
-            "Next byte to be committed, as far as this node knows.",
-            None,
-            view.committed().get(),
-        )?;
-        let durable = view.reader().map_or(0, |reader| reader.end().get());
-        out.gauge("durable_offset", "How far the log is synced here.", None, durable)?;
+        let told = "Next byte to be committed, as far as this node knows.";
+        out.gauge("committed_offset", told, None, view.committed().get())?;
+        out.gauge("durable_offset", "How far the log is synced here.", None, answers::durable(&self.0))?;
         out.counter("torn", "Torn bytes that recoveries of this process cut.", BYTES, view.torn_bytes())?;
+        out.counter(
+            "repairs",
+            "Ranges of the log that were repaired from other nodes.",
+            None,
+            measures.repairs(),
+        )?;
         out.gauge("disk_free", "Free bytes for new entries.", BYTES, view.available())
     }
 
@@ -80,25 +94,32 @@ impl NodeCollector {
         let term = consensus.map_or(0, |it| it.term.get());
         out.gauge("term", "Raft's epoch; 0 while the storage group is down.", None, term)?;
         let leads = consensus.is_some_and(|it| it.role == Role::Leader);
-        out.gauge("is_leader", "1 if this node leads.", None, u64::from(leads))
+        out.gauge("is_leader", "1 if this node leads.", None, u64::from(leads))?;
+        let told = "How often this node saw another node lead than before.";
+        out.counter("leader_changes", told, None, self.0.measures.leader_changes())
     }
 
     fn peers(&self, out: &mut Out<'_>) -> fmt::Result {
+        let peers: Vec<(String, MemberReport)> = answers::members(&self.0)
+            .into_iter()
+            .filter(|member| !member.is_self)
+            .map(|member| (member.node.to_string(), member))
+            .collect();
+        let of = |what: fn(&MemberReport) -> Option<u64>| {
+            peers.iter().filter_map(move |(name, member)| Some((name.as_str(), what(member)?)))
+        };
+        let told = "1 where this node's link to that peer is up.";
+        out.gauges("peer_connected", told, None, "peer", of(|it| it.connected.map(u64::from)))?;
+        let told = "Batches of the leader's log that the peer lacks; on the leader only.";
+        out.gauges("peer_lag_batches", told, None, "peer", of(|it| it.lag_batches))?;
+        let told = "The same in bytes, where the leader knows.";
+        out.gauges("peer_lag", told, BYTES, "peer", of(|it| it.lag_bytes))?;
         let traffic = &self.0.traffic;
-        out.counter(
-            "fetches",
-            "How often log or payload bytes came from peers that no client had brought.",
-            None,
-            traffic.fetches(),
-        )?;
+        let told = "How often log or payload bytes came from peers that no client had brought.";
+        out.counter("fetches", told, None, traffic.fetches())?;
         out.counter("fetched", "Those bytes.", BYTES, traffic.fetched_bytes())?;
-        out.counter(
-            "peer_payload",
-            "Log or payload bytes sent to peers that asked for them.",
-            BYTES,
-            traffic.served_bytes(),
-        )?;
-        Ok(())
+        let told = "Log or payload bytes sent to peers that asked for them.";
+        out.counter("peer_payload", told, BYTES, traffic.served_bytes())
     }
 
     fn clients(&self, out: &mut Out<'_>) -> fmt::Result {
@@ -120,12 +141,16 @@ impl NodeCollector {
 
     fn actors(&self, out: &mut Out<'_>) -> fmt::Result {
         let mut sums: BTreeMap<String, ActorSum> = BTreeMap::new();
-        for actor in answers::summaries(&self.0) {
-            let sum = sums.entry(series_of(&actor.name, &actor.kind).to_owned()).or_default();
+        for actor in self.0.registry.snapshot() {
+            let sum = sums.entry(series_of(&actor.name, actor.kind).to_owned()).or_default();
             sum.restarts += actor.restarts;
             sum.mailbox += actor.mailbox;
             sum.handled += actor.handled;
             sum.stalled += u64::from(actor.stalled_ms.is_some());
+        }
+        // Those that are gone count on, and where there was none yet, that is a zero.
+        for (kind, series) in ONE_SERIES {
+            sums.entry((*series).to_owned()).or_default().handled = self.0.registry.handled(kind);
         }
         let of = |what: fn(&ActorSum) -> u64| sums.iter().map(move |(name, sum)| (name.as_str(), what(sum)));
         out.counters(
@@ -155,13 +180,11 @@ impl NodeCollector {
     }
 }
 
-/// Connections come and go without end, so they are one series.
+/// Kinds that come and go without end, each with the one series that stands for all of them.
+const ONE_SERIES: &[(&str, &str)] = &[("Connection", "connection"), ("PeerConnection", "peer-connection")];
+
 fn series_of<'a>(name: &'a str, kind: &str) -> &'a str {
-    match kind {
-        "Connection" => "connection",
-        "PeerConnection" => "peer-connection",
-        _ => name,
-    }
+    ONE_SERIES.iter().find(|(own, _)| *own == kind).map_or(name, |(_, series)| series)
 }
 
 #[derive(Default)]
@@ -170,6 +193,23 @@ struct ActorSum {
     mailbox: u64,
     handled: u64,
     stalled: u64,
+}
+
+/// How a histogram's numbers become buckets.
+#[derive(Clone, Copy)]
+struct Scale {
+    /// The first bucket ends below this power of two.
+    first: u32,
+    /// What one of them is, in the metric's unit.
+    one: f64,
+    /// Whether a number stands for itself, and not for all that was cut off to get it.
+    is_exact: bool,
+}
+
+impl Scale {
+    const MICROSECONDS: Self = Self { first: 5, one: 1e-6, is_exact: false };
+    const BYTES: Self = Self { first: 6, one: 1.0, is_exact: true };
+    const ENTRIES: Self = Self { first: 1, one: 1.0, is_exact: true };
 }
 
 /// Where metrics go.
@@ -205,6 +245,27 @@ impl Out<'_> {
     ) -> fmt::Result {
         let mut encoder = self.describe(name, help, unit, MetricType::Counter)?;
         encoder.encode_counter::<NoLabelSet, _, f64>(&value, None)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "sums beyond 2^53 only become rough")]
+    fn histogram(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        seen: &Snapshot,
+        scale: Scale,
+    ) -> fmt::Result {
+        let (mut buckets, mut counted) = (Vec::new(), 0);
+        for (bound, below) in seen.below_powers(scale.first) {
+            // A bucket holds what is at its bound, too.
+            let bound = if scale.is_exact { bound - 1 } else { bound };
+            buckets.push((bound as f64 * scale.one, below - counted));
+            counted = below;
+        }
+        buckets.push((f64::INFINITY, seen.count() - counted));
+        let mut encoder = self.describe(name, help, unit, MetricType::Histogram)?;
+        encoder.encode_histogram::<NoLabelSet>(seen.sum as f64 * scale.one, seen.count(), &buckets, None)
     }
 
     fn gauges<'v>(

@@ -12,12 +12,10 @@ mod answers;
 mod api;
 mod guard;
 mod health;
-mod history;
 mod metrics;
 mod page;
 mod refused;
 pub mod sources;
-mod tree;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -29,7 +27,6 @@ use slog::{Logger, error};
 use tokio::sync::oneshot;
 
 use self::guard::Guard;
-use self::history::History;
 use self::metrics::Metrics;
 use self::sources::Sources;
 
@@ -97,14 +94,11 @@ async fn serve(
     sources: Arc<Sources>,
     stopped: oneshot::Receiver<()>,
 ) -> io::Result<()> {
-    let history = Arc::new(History::default());
-    let recording = actix_rt::spawn(history::record(Arc::clone(&history), Arc::clone(&sources)));
     let metrics = web::Data::new(Metrics::new(Arc::clone(&sources)));
-    let (sources, history) = (web::Data::from(sources), web::Data::from(history));
+    let sources = web::Data::from(sources);
     let server = HttpServer::new(move || {
         App::new()
             .app_data(sources.clone())
-            .app_data(history.clone())
             .app_data(metrics.clone())
             .wrap(Guard::new(address))
             .configure(api::routes)
@@ -124,11 +118,9 @@ async fn serve(
     .run();
     let handle = server.handle();
     tokio::pin!(server);
-    let ended = tokio::select! {
+    tokio::select! {
         ended = &mut server => ended,
         // Also when the node is gone without a word.
         _ = stopped => tokio::join!(handle.stop(false), server).1,
-    };
-    recording.abort();
-    ended
+    }
 }

@@ -12,9 +12,10 @@ use std::time::Instant;
 use loglog_proto::{Length, NodeId};
 
 use crate::faults::Faults;
+use crate::measures::Measures;
 use crate::peer::SharedIdentity;
 use crate::peer::traffic::PeerTraffic;
-use crate::stats::Registry;
+use crate::registry::Registry;
 use crate::view::LogView;
 
 /// What the program around a node lets an administrator see and change of its log (of words, not of entries).
@@ -51,6 +52,8 @@ pub struct Sources {
     pub view: Arc<LogView>,
     /// Log bytes to and from peers.
     pub traffic: Arc<PeerTraffic>,
+    /// What is counted and timed of the log's work.
+    pub measures: Arc<Measures>,
     /// Connections there are.
     pub connections: Arc<AtomicU64>,
     /// Bytes in the upload buffer.

@@ -10,6 +10,7 @@
 mod error;
 mod options;
 mod start;
+pub(crate) mod tree;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,34 +19,28 @@ use std::time::{Duration, Instant};
 use actix_rt::Arbiter;
 use loglog_core::Role;
 use loglog_storage::{DataDir, InstallError};
-use rand::rngs::StdRng;
 use slog::{Logger, error, info, warn};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 
 pub use self::error::NodeError;
 pub use self::options::NodeOptions;
-pub(crate) use self::start::permanent;
+pub(crate) use self::tree::permanent;
 use crate::admin::Admin;
 use crate::admin::sources::Sources;
-use crate::backoff::{Backoff, Decision, Limits};
 use crate::consensus::{HandOver, InstallFailed};
-use crate::listener::{Close, Connections, Listener};
+use crate::family::{Failure, Family, Verdict};
+use crate::listener::{Connections, Listener};
 use crate::peer::receiver::Received;
 use crate::peer::{PeerIdentity, SharedIdentity};
 use crate::read_waiters::ReadWaiters;
 use crate::services::Services;
-use crate::storage_group::{RecoveryError, StorageGroup};
-use crate::supervisor::{ChildEvent, ChildEventKind, Handle};
+use crate::stats::{ActorStats, State};
+use crate::storage_group::{self, RecoveryError, StorageGroup};
+use crate::supervisor::{ChildEvent, Handle};
 use crate::upload_buffer::UploadBuffer;
+use crate::watch::Watch;
 
-/// How often an actor, or the storage group, may be restarted, and how fast.
-const LIMITS: Limits = Limits {
-    restarts_max: 8,
-    window: Duration::from_secs(60),
-    delay_min: Duration::from_millis(20),
-    delay_max: Duration::from_millis(500),
-};
 /// How long a leader that stops waits for another to take over.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a stopping node waits for what is in flight.
@@ -69,8 +64,10 @@ pub struct Node {
     mending: Option<JoinHandle<Result<(), RecoveryError>>>,
     events: UnboundedReceiver<ChildEvent>,
     fatal: UnboundedReceiver<String>,
-    group_backoff: Backoff,
-    rng: StdRng,
+    family: Family,
+    /// The node's own row among its actors.
+    stats: Arc<ActorStats>,
+    _watch: Watch,
     address: SocketAddr,
     net: Arbiter,
     log: Logger,
@@ -133,6 +130,7 @@ impl Node {
     async fn give_up(&mut self, error: NodeError) -> NodeError {
         error!(self.log, "the node gives up"; "reason" => %error);
         self.sources.set_serving(false);
+        self.stats.set_state(State::Failed);
         self.stop_mending();
         self.listener.kill();
         self.connections.kill();
@@ -140,45 +138,49 @@ impl Node {
         error
     }
 
+    /// Carries out what is decided about the end of an actor.
     async fn heed(&mut self, event: ChildEvent) -> Result<(), NodeError> {
-        match event.kind {
-            ChildEventKind::Ended { panic: Some(panic) } if StorageGroup::has(&event.name) => {
-                self.restart_group(&event.name, panic.to_string()).await
+        if self.mending.is_some() && *event.parent == *storage_group::NAME {
+            // It is down already; this is told of the life before.
+            return Ok(());
+        }
+        match self.family.heed(&event, Instant::now()) {
+            Verdict::Nothing => Ok(()),
+            Verdict::Stop(cause) => Err(self.gave_up(cause)),
+            Verdict::Restart { parent, delay, cause, .. } => {
+                assert_eq!(*parent, *storage_group::NAME, "the node restarts nothing else");
+                self.restart_group(cause, delay).await
             }
-            ChildEventKind::GaveUp { panic } => {
-                Err(NodeError::GaveUp { actor: event.name.to_string(), panic: panic.to_string() })
-            }
-            ChildEventKind::Restarted { .. } | ChildEventKind::Ended { .. } => Ok(()),
+        }
+    }
+
+    /// Why the node ends. A disk that failed may be what made an actor panic.
+    fn gave_up(&mut self, cause: Failure) -> NodeError {
+        match self.fatal.try_recv() {
+            Ok(reason) => NodeError::Disk(reason),
+            Err(_) => NodeError::GaveUp { actor: cause.actor.to_string(), panic: cause.panic.to_string() },
         }
     }
 
     /// One member is gone: the others go too, and all come back through recovery.
-    async fn restart_group(&mut self, name: &str, panic: String) -> Result<(), NodeError> {
-        if self.mending.is_some() {
-            // It is down already; this is told of the life before.
-            return Ok(());
-        }
+    async fn restart_group(&mut self, cause: Failure, delay: Duration) -> Result<(), NodeError> {
+        self.group.failed(&cause.panic);
         self.group.stop(true).await;
-        // Members that went down with it, or because of it, are part of the same restart.
         while let Ok(event) = self.events.try_recv() {
-            if !StorageGroup::has(&event.name)
-                && let ChildEventKind::GaveUp { panic } = event.kind
+            // Members that went down with it, or because of it, are part of the same restart.
+            if *event.parent != *storage_group::NAME
+                && let Verdict::Stop(cause) = self.family.heed(&event, Instant::now())
             {
-                return Err(NodeError::GaveUp { actor: event.name.to_string(), panic: panic.to_string() });
+                return Err(self.gave_up(cause));
             }
         }
         // A disk that failed is not to be written again by this process (S2).
         if let Ok(reason) = self.fatal.try_recv() {
             return Err(NodeError::Disk(reason));
         }
-        match self.group_backoff.on_panic(Instant::now(), &mut self.rng) {
-            Decision::GiveUp => Err(NodeError::GaveUp { actor: name.to_owned(), panic }),
-            Decision::RestartAfter(delay) => {
-                warn!(self.log, "restarting the storage group through recovery"; "member" => name, "delay" => ?delay);
-                actix_rt::time::sleep(delay).await;
-                self.recover().await
-            }
-        }
+        warn!(self.log, "restarting the storage group through recovery"; "member" => &*cause.actor, "delay" => ?delay);
+        actix_rt::time::sleep(delay).await;
+        self.recover().await
     }
 
     /// Puts a snapshot in place, between two lives of the storage group (S25).
@@ -262,8 +264,7 @@ impl Node {
         self.sources.set_serving(false);
         self.stop_mending();
         self.hand_over().await;
-        // A listener that is down accepts nobody either.
-        let _ = self.listener.tell(Close);
+        self.listener.stop();
         tokio::select! {
             drained = tokio::time::timeout(DRAIN_TIMEOUT, self.connections.drain()) => {
                 if drained.is_err() {
@@ -280,6 +281,7 @@ impl Node {
         if let Ok(reason) = self.fatal.try_recv() {
             return Err(NodeError::Disk(reason));
         }
+        self.stats.set_state(State::Stopped);
         info!(self.log, "stopped");
         Ok(())
     }

@@ -18,16 +18,16 @@ use rand::{Rng, SeedableRng};
 use slog::{Logger, info, warn};
 use tokio::sync::mpsc::unbounded_channel;
 
-use super::{LIMITS, Node, NodeError, NodeOptions};
+use super::{Node, NodeError, NodeOptions, permanent, tree};
 use crate::admin::Admin;
 use crate::admin::sources::Sources;
-use crate::backoff::Backoff;
 use crate::consensus::ConsensusSlot;
 use crate::credits::NodeCredits;
 use crate::faults::Faults;
 use crate::genesis::{self, reached_at};
 use crate::guard::Restart;
 use crate::listener::{self, Connections, Listener};
+use crate::measures::Measures;
 use crate::peer::fetcher::FetcherSlot;
 use crate::peer::formation;
 use crate::peer::links::{LinkParts, Links};
@@ -37,11 +37,14 @@ use crate::peer::port::PeerPort;
 use crate::peer::receiver::ReceiverParts;
 use crate::peer::{PeerIdentity, SharedIdentity, socket};
 use crate::read_waiters::{self, ReadWaiters};
+use crate::registry::Registry;
 use crate::services::Services;
+use crate::stats::State;
 use crate::storage_group::{Fatal, GroupParts, Opened, RecoveryError, StorageGroup};
-use crate::supervisor::{Child, Supervisor};
+use crate::supervisor::Supervisor;
 use crate::upload_buffer::{self, UploadBuffer};
 use crate::view::LogView;
+use crate::watch::Watch;
 
 /// How long an upload waits for its append.
 const UPLOAD_EXPIRY: Duration = Duration::from_secs(30);
@@ -58,7 +61,11 @@ impl Node {
         let mut rng = StdRng::from_os_rng();
         let dir = Arc::new(DataDir::lock(Arc::new(OsVfs::default()), &options.data_dir)?);
         let (socket, address) = bind(options.listen_client)?;
-        let (supervisor, events) = Supervisor::new(log.clone(), rng.random());
+        let registry = Registry::new(options.measure);
+        let stats = registry.part(tree::NAME, "Node", None, Restart::Never);
+        let measures = Arc::new(Measures::new(options.measure));
+        let watch = Watch::begin(registry.clone(), Arc::clone(&measures), log.clone());
+        let (supervisor, events) = Supervisor::with_registry(log.clone(), rng.random(), registry);
         let (fatal_sender, mut fatal) = unbounded_channel();
         let fatal_handle = Fatal::new(fatal_sender);
         let net = Arbiter::new();
@@ -76,6 +83,7 @@ impl Node {
             registry: supervisor.registry().clone(),
             view: Arc::clone(&view),
             traffic: Arc::clone(&traffic),
+            measures: Arc::clone(&measures),
             connections: Arc::clone(&connections_now),
             upload_bytes: Arc::clone(&upload_bytes),
             waiting_reads: Arc::clone(&waiting_reads),
@@ -134,6 +142,7 @@ impl Node {
             here: None,
             slot: slot.clone(),
             view: Arc::clone(&view),
+            measures: Arc::clone(&measures),
             fatal: fatal_handle.clone(),
             faults: faults.clone(),
             consensus_arbiter,
@@ -152,11 +161,13 @@ impl Node {
                 patience: socket::patience(options.tick, Settings::default().election_ticks),
                 membership: RwLock::new(None),
                 introduced: Mutex::default(),
+                linked: Mutex::default(),
                 life: AtomicU64::new(0),
             });
             let links = Arc::new(Links::new(LinkParts {
                 identity: Arc::clone(&identity),
                 consensus: slot.clone(),
+                view: Arc::clone(&view),
                 supervisor: supervisor.clone(),
                 arbiter: net.handle(),
                 faults: faults.clone(),
@@ -247,6 +258,7 @@ impl Node {
             upload_bytes,
             waiting_reads,
             traffic: Arc::clone(&traffic),
+            measures,
             data_dir: options.data_dir.clone(),
             began,
             version: options.version,
@@ -260,6 +272,7 @@ impl Node {
         };
         faults.enlist(listener::NAME, &listener);
         sources.set_serving(true);
+        stats.set_state(State::Running);
         Ok(Self {
             sources,
             admin,
@@ -275,8 +288,9 @@ impl Node {
             mending: None,
             events,
             fatal,
-            group_backoff: Backoff::new(LIMITS),
-            rng,
+            family: tree::family(rng),
+            stats,
+            _watch: watch,
             address,
             net,
             log,
@@ -329,12 +343,6 @@ async fn open(group: &mut StorageGroup, identity: &SharedIdentity) -> Result<Ope
             },
         }
     }
-}
-
-/// A child that is restarted in place.
-pub(crate) fn permanent(name: &str, kind: &'static str) -> Child {
-    let restart = Restart::InPlace(LIMITS);
-    Child { name: name.to_owned(), kind, parent: "node".to_owned(), restart }
 }
 
 /// Where peers reach a node: as its cluster was configured, as it was told, or where it listens.
