@@ -19,7 +19,7 @@ const FIGURES = [
     show: (value) => `${bytes(value && Math.round(value))}/s`,
     name: "appended bytes a second",
   },
-  { id: "sync", of: (sample) => sample.sync_p99_us, show: micros, name: "p99 of syncs" },
+  { id: "sync", of: (sample) => (sample.sync_count ? sample.sync_p99_us : null), show: micros, name: "p99 of syncs" },
 ];
 
 export function figures({ history }) {

@@ -196,7 +196,7 @@ fn history(sample: &Sample, columns: usize) -> Vec<Line> {
             |it, seconds| Some(it.append_bytes as f64 / seconds),
             |value| format!("{}/s", about_bytes(whole(value))),
         ),
-        ("sync p99", |it, _| it.sync_p99_us.map(|us| us as f64), |value| micros(whole(value))),
+        ("sync p99", |it, _| it.sync_p99_us.filter(|_| it.sync_count > 0).map(|us| us as f64), |value| micros(whole(value))),
     ];
     let width = columns.saturating_sub(48).clamp(10, SPARK_MAX);
     let row = |(name, of, show): (&str, Of, Show)| {

@@ -124,6 +124,7 @@ pub(super) struct Second {
     pub(super) appends: u64,
     pub(super) append_bytes: u64,
     pub(super) sync_p99_us: Option<u64>,
+    pub(super) sync_count: u64,
 }
 
 /// The answer of `/health/ready`.
