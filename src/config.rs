@@ -230,7 +230,7 @@ impl Default for LogConfig {
     fn default() -> Self {
         // raft-rs and actix tell their whole start at info; what matters of it is said by the node.
         let level =
-            "info,raft=warning,actix_server=warning".parse().expect("a level that this program knows");
+            "info,actix_server=warning,raft=warning".parse().expect("a level that this program knows");
         Self { level, format: LogFormat::Auto }
     }
 }

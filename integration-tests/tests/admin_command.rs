@@ -2,8 +2,10 @@
 
 use std::process::{Command, Output};
 
+use loglog_integration_tests::RawClient;
 use loglog_integration_tests::http::get_json;
 
+use crate::admin_kit::append;
 use crate::daemon;
 
 fn actors(admin: &str, args: &[&str]) -> Output {
@@ -20,6 +22,7 @@ fn out(output: &Output) -> String {
 fn it_prints_the_tree_one_actor_and_json() {
     let dir = tempfile::tempdir().unwrap();
     let node = daemon(&dir).start();
+    append(&mut RawClient::connect(node.address()), 1);
     let tree = out(&actors(node.admin(), &[]));
     println!("{tree}");
     let line = |name: &str| tree.lines().find(|line| line.trim_start().starts_with(name)).unwrap_or_default();

@@ -29,11 +29,12 @@ fn number(metrics: &Exposition, name: &str) -> f64 {
 fn a_strict_reader_takes_the_metrics_of_every_node_and_they_are_true() {
     let cluster = Cluster::start(env!("CARGO_BIN_EXE_loglogd"), 3);
     let (leader, _) = cluster.leader();
+    let mut client = RawClient::connect(cluster.client(leader));
     // With the entry that opened the term.
+    append(&mut client, 1);
     let _ = cluster.converge();
     let (_, before) = scrape(&cluster.admin(leader));
-    let mut client = RawClient::connect(cluster.client(leader));
-    for sequence in 1..=300 {
+    for sequence in 2..=301 {
         append(&mut client, sequence);
     }
     let (end, _) = cluster.converge();
