@@ -66,9 +66,10 @@ impl Line {
                 Look::Fair => "\x1b[33m",
                 Look::Bad => "\x1b[1;31m",
             };
-            match has_colours && !code.is_empty() {
-                true => out.push_str(&format!("{code}{part}\x1b[0m")),
-                false => out.push_str(&part),
+            if has_colours && !code.is_empty() {
+                out.push_str(&format!("{code}{part}\x1b[0m"));
+            } else {
+                out.push_str(&part);
             }
         }
         out
@@ -196,7 +197,11 @@ fn history(sample: &Sample, columns: usize) -> Vec<Line> {
             |it, seconds| Some(it.append_bytes as f64 / seconds),
             |value| format!("{}/s", about_bytes(whole(value))),
         ),
-        ("sync p99", |it, _| it.sync_p99_us.filter(|_| it.sync_count > 0).map(|us| us as f64), |value| micros(whole(value))),
+        (
+            "sync p99",
+            |it, _| it.sync_p99_us.filter(|_| it.sync_count > 0).map(|us| us as f64),
+            |value| micros(whole(value)),
+        ),
     ];
     let width = columns.saturating_sub(48).clamp(10, SPARK_MAX);
     let row = |(name, of, show): (&str, Of, Show)| {
@@ -292,16 +297,10 @@ fn actors(node: &Known, sample: &Sample, rows_max: usize) -> Vec<Line> {
             .then(b.rate.unwrap_or(0.0).total_cmp(&a.rate.unwrap_or(0.0)))
             .then(a.name.cmp(&b.name))
     });
+    let title = format!("actors of node {}", sample.actors.node);
     let heading = format!(
-        "{:<26}{:<18}{:>10}{:>10}{:>14}{:>10}{:>8}  {}",
-        format!("actors of node {}", sample.actors.node),
-        "state",
-        "waiting",
-        "oldest",
-        "messages/s",
-        "restarts",
-        "stalls",
-        "last panic"
+        "{title:<26}{:<18}{:>10}{:>10}{:>14}{:>10}{:>8}  {}",
+        "state", "waiting", "oldest", "messages/s", "restarts", "stalls", "last panic"
     );
     let mut lines = vec![Line::of(Look::Soft, heading)];
     lines.extend(rows.iter().map(|row| actor_line(row, sample.actors.unix_ms)));

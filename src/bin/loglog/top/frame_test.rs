@@ -54,7 +54,12 @@ fn sample(node: u32, unix_ms: u64, handled: u64) -> Sample {
         disk_full: false,
         segments: (0..5).map(|at| Segment { base: at << 20, end: (at + 1) << 20 }).collect(),
     };
-    let second = |appends: u64| Second { appends, append_bytes: appends * 100, sync_p99_us: Some(appends), sync_count: 9 };
+    let second = |appends: u64| Second {
+        appends,
+        append_bytes: appends * 100,
+        sync_p99_us: Some(appends),
+        sync_count: 9,
+    };
     let history = History { interval_ms: 1000, samples: [400, 800, 1600].map(second).to_vec() };
     Sample {
         actors: Actors { node, unix_ms, actors },
