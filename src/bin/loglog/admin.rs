@@ -44,7 +44,7 @@ pub(crate) fn get(admin: &str, path: &str) -> Outcome<Value> {
             ),
         )
     };
-    if !host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+    if host.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
         return Err(Stop::new(Exit::Usage, format!("'{host}' is no host:port of an admin endpoint")));
     }
     let addresses =
