@@ -86,15 +86,32 @@ pub fn request(address: &str, method: &str, path: &str, headers: &[(&str, &str)]
     // One that is refused early may be cut off while its body is still on the way; what was answered is here all the same.
     let _ = socket.write_all(text.as_bytes());
     let mut answer = Vec::new();
-    let _ = socket.read_to_end(&mut answer);
+    let mut part = vec![0; 64 << 10];
+    while let Ok(count @ 1..) = socket.read(&mut part) {
+        answer.extend_from_slice(&part[..count]);
+        // Not everybody closes the connection then, though asked to: a browser's driver does not.
+        if is_whole(&answer) {
+            break;
+        }
+    }
     parse(&String::from_utf8_lossy(&answer))
+}
+
+/// Whether as much came as its head says. One that does not say ends with its connection.
+fn is_whole(answer: &[u8]) -> bool {
+    let Some(end) = answer.windows(4).position(|window| window == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&answer[..end]);
+    let fields = head.split("\r\n").filter_map(|line| line.split_once(':'));
+    let mut lengths = fields.filter(|(name, _)| name.eq_ignore_ascii_case("content-length"));
+    let length = lengths.next().and_then(|(_, value)| value.trim().parse::<usize>().ok());
+    length.is_some_and(|length| answer.len() >= end + 4 + length)
 }
 
 fn parse(answer: &str) -> Reply {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer: {answer:?}"));
     let mut lines = head.split("\r\n");
     let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
-    let headers = lines.filter_map(|line| line.split_once(": "));
-    let headers = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
+    let headers = lines.filter_map(|line| line.split_once(':'));
+    let headers = headers.map(|(name, value)| (name.to_lowercase(), value.trim().to_owned())).collect();
     Reply { status: status.expect("a status line"), headers, body: body.to_owned() }
 }
