@@ -117,7 +117,7 @@ fn the_page_shows_a_cluster_at_work_a_restart_and_that_it_lost_its_node() {
     until("the drawer tells of messages", DEADLINE, || {
         browser.text("#drawer .messages").is_some_and(|text| text.contains("handled"))
     });
-    assert!(browser.text("#drawer .observed").is_some_and(|text| text.contains("leader")));
+    assert!(browser.text("#drawer .observed").is_some_and(|text| text.contains("commit index")));
     picture(&browser, "drawer", DESK);
     picture(&browser, "drawer-phone", PHONE);
     browser.look(DESK);
