@@ -89,8 +89,12 @@ pub fn batch(log_id: LogId, offset: Offset, sizes: &[usize]) -> NewBatch {
         NewEntry { kind, writer, sequence: Sequence::new(sequence), payload, payload_crc }
     };
     let data = |(at, size): (usize, &usize)| {
-        let byte = (log_id.index.get() * 31 + at as u64 * 7) as u8 | 1;
-        entry(Kind::Data, log_id.index.get() * 100 + at as u64, vec![byte; *size].into())
+        let byte = log_id.index.get().wrapping_mul(31).wrapping_add(at as u64 * 7) as u8 | 1;
+        entry(
+            Kind::Data,
+            log_id.index.get().wrapping_mul(100).wrapping_add(at as u64),
+            vec![byte; *size].into(),
+        )
     };
     let mut entries: Vec<NewEntry> = sizes.iter().enumerate().map(data).collect();
     if entries.is_empty() {

@@ -5,8 +5,8 @@
 
 use loglog_core::effects::Fetch;
 use loglog_core::{Effects, Role, Truncation, old_batches};
-use loglog_proto::Offset;
 use loglog_proto::peer::{RaftKind, RaftMessage};
+use loglog_proto::{Index, Offset};
 use loglog_storage::{LogStart, MetaState, WriteError};
 use rand::Rng;
 
@@ -126,9 +126,12 @@ impl World {
             return;
         }
         let Some(life) = self.nodes[at].life() else { return };
-        if let Some(early) = messages.iter().find(|it| !is_durable(life.meta.state(), it)) {
+        let last = life.writer.last().index;
+        if let Some(early) = messages.iter().find(|it| !is_durable(life.meta.state(), last, it)) {
             let (kind, term) = (early.kind, early.term);
-            return self.violate(format!("node {at} says {kind:?} of term {term}, which it has not saved"));
+            let of = early.index;
+            return self
+                .violate(format!("node {at} says {kind:?} of {of} in term {term}, which it has not saved"));
         }
         let votes = messages.iter().any(|it| it.kind == RaftKind::RequestVoteResponse && !it.reject);
         for message in messages {
@@ -295,8 +298,8 @@ impl World {
     }
 }
 
-/// Whether the term and the vote that a message tells of are saved (S14).
-fn is_durable(saved: &MetaState, message: &RaftMessage) -> bool {
+/// Whether the term and the vote that a message tells of are saved (S14), and the batches that it acknowledges are synced, up to `last` (S15).
+fn is_durable(saved: &MetaState, last: Index, message: &RaftMessage) -> bool {
     let has_voted =
         |whom| saved.term > message.term || (saved.term, saved.vote) == (message.term, Some(whom));
     match message.kind {
@@ -304,6 +307,7 @@ fn is_durable(saved: &MetaState, message: &RaftMessage) -> bool {
         RaftKind::RequestPreVote | RaftKind::RequestPreVoteResponse => true,
         RaftKind::RequestVote => has_voted(message.from),
         RaftKind::RequestVoteResponse if !message.reject => has_voted(message.to),
+        RaftKind::AppendResponse if !message.reject && message.term == saved.term => message.index <= last,
         _ => message.term <= saved.term,
     }
 }

@@ -150,7 +150,8 @@ fn decode_body(number: u64, mut body: Fields<'_>) -> Option<Slot> {
     if positions.into_iter().chain([index.get()]).any(|position| position > POSITION_MAX) {
         return None;
     }
-    if installing && !start.admits(install) {
+    // Index 0 is before everything: no log starts there.
+    if start.index == Index::ZERO || (installing && !start.admits(install)) {
         return None;
     }
     let state = MetaState { cluster, node, incarnation, term, vote, membership, start, segment_bytes_max };
@@ -328,9 +329,12 @@ mod tests {
         let far = u64::MAX - 3;
         let mut state = example();
         state.start.offset = Offset::new(far);
+        let mut nowhere = example();
+        nowhere.start.index = Index::ZERO;
         let sound = Slot { number: 5, state: example(), install: None };
         let slots = [
             Slot { state, ..sound.clone() },
+            Slot { state: nowhere, ..sound.clone() },
             Slot { number: far, ..sound.clone() },
             Slot { install: Some(Mark { index: Index::new(far), offset: Offset::new(3) }), ..sound.clone() },
         ];

@@ -239,12 +239,15 @@ impl Recovery<'_> {
         }
         self.report.batches_scanned = walker.batches;
         while segments.last().is_some_and(|last| last.end == last.header.base_offset) {
-            if damage.is_some() {
-                segments.pop();
-                continue;
-            }
             let Some(empty) = segments.pop() else { break };
-            self.remove_empty(&empty)?;
+            let SegmentHeader { base_offset: base, term, .. } = empty.header;
+            if damage.is_none() && (base < self.mark.offset || walker.next <= self.applied) {
+                let detail = "nothing is left of what was below the mark or applied".to_owned();
+                let batch = Some(LogId { term, index: walker.next });
+                damage = Some(Damage { path: empty.path, cut: base, batch, detail });
+            } else if damage.is_none() {
+                self.remove_empty(&empty)?;
+            }
         }
         let last = LogId {
             term: segments.last().map_or(start.previous_term, |segment| segment.header.term),

@@ -495,6 +495,28 @@ fn s10_a_mark_that_contradicts_itself_never_panics() {
 }
 
 #[test]
+fn s10_a_last_segment_cut_to_its_header_below_the_mark_stays_and_is_repaired() {
+    let cut = || {
+        let (sim, _) = log(300, &[1, 1, 1, 2, 2], 5);
+        let bytes = sim.contents(&segment(300)).unwrap();
+        sim.plant(&segment(300), &bytes[..64]);
+        sim
+    };
+    let sim = cut();
+    let error = reopen(&sim, false).unwrap_err();
+    let OpenError::Corrupt { path, gap, .. } = error else { panic!("{error}") };
+    assert_eq!((path, gap.first, gap.offset), (segment(300), Index::new(5), Offset::new(300)));
+    assert_eq!((gap.term, gap.excess), (Some(Term::new(2)), None));
+    assert_eq!(sim.contents(&segment(300)).unwrap().len(), 64, "a refusal removes nothing (S7)");
+    let (peer, _) = log(300, &[1, 1, 1, 2, 2], 5);
+    let (gaps, _) = repair(&sim, &reopen(&peer, false).unwrap(), None);
+    assert_eq!(gaps.len(), 1);
+    assert_eq!(reopen(&sim, false).unwrap().end.get(), 500);
+    let found = reopen(&cut(), true).unwrap();
+    assert_eq!((found.end.get(), found.report.side_files.len()), (300, 1), "what is cut is kept aside");
+}
+
+#[test]
 fn s25_an_installation_that_makes_no_sense_removes_nothing() {
     for (index, offset) in [(5, 0), (2, 100), (1, 600)] {
         let (sim, _) = log(300, &[1; 6], 6);
