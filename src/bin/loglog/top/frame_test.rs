@@ -96,8 +96,7 @@ fn a_picture_has_cluster_log_and_actors() {
         "▃▅█  most 1,600/s",
         "1.60 ms",
         "1,048,576 to 5,000,000, 3.77 MiB in 5 segments, 100 B synced ahead, 3.00 GiB free\n",
-        "░█",
-        "▊",
+        "░▊█",
         "actors of node 1",
         "connections ×2",
     ] {
