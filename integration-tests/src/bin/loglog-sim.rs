@@ -1,6 +1,6 @@
 //! `loglog-sim`: runs the simulator, prints what it came to, replays and shrinks a seed that fails.
 //!
-//! Exit codes: 0 no violation, 1 a violation, 2 bad usage.
+//! Exit codes: 0 no violation, 1 a violation, or too little that counts, 2 bad usage.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -30,6 +30,9 @@ struct Args {
     /// Sets a fault's strength, such as loss=0.3; 0 turns it off.
     #[arg(long, value_parser = dial, value_delimiter = ',')]
     dial: Vec<(Fault, f64)>,
+    /// Fails if fewer hours than these count.
+    #[arg(long, default_value_t = 0.0)]
+    at_least: f64,
     /// Prints every event.
     #[arg(long)]
     transcript: bool,
@@ -161,7 +164,11 @@ fn main() -> ExitCode {
     for (fault, count) in &total.counts.0 {
         println!("  {:20} {count}", fault.name());
     }
-    ExitCode::from(u8::from(total.violations > 0))
+    let is_enough = total.counted >= args.at_least;
+    if !is_enough {
+        println!("that is too little: at least {} hours are to count", args.at_least);
+    }
+    ExitCode::from(u8::from(total.violations > 0 || !is_enough))
 }
 
 fn tell(options: &Options, report: &Report) {

@@ -63,6 +63,8 @@ pub struct Meta {
     slot: Slot,
     /// Where `slot` lies: 0 or 1.
     slot_at: usize,
+    /// Whether the other slot says the same.
+    is_mirrored: bool,
     mark: MarkPage,
     /// The page to which marks go until the next sync. The other holds the last synced one.
     mark_at: usize,
@@ -96,7 +98,7 @@ impl Meta {
         self.mark.mark
     }
 
-    /// Writes and syncs `state` (S6). On return it is durable, and so is the mark last saved.
+    /// Writes and syncs `state` (S6), into one slot and then into the other. On return it is durable, and so is the mark last saved.
     ///
     /// # Errors
     /// [`MetaError`]; but for [`MetaError::TooLarge`] it is final.
@@ -105,7 +107,8 @@ impl Meta {
     /// If `state` breaks what this file keeps: identity changed, term or start sunk, a vote changed within its term.
     pub fn save(&mut self, state: MetaState) -> Result<(), MetaError> {
         self.check_successor(&state);
-        self.save_slot(state, self.slot.install)
+        self.save_slot(state, self.slot.install)?;
+        self.mirror()
     }
 
     /// Writes `mark` to its page, without a sync. A mark lower than the last is a broken promise.
@@ -172,6 +175,15 @@ impl Meta {
             state.membership.index = last;
             self.save_slot(state, None)?;
         }
+        self.mirror()
+    }
+
+    /// The other slot says the same from now on: a slot that rots later takes no vote, no members and no end of an installation with it.
+    pub(crate) fn mirror(&mut self) -> Result<(), MetaError> {
+        if !self.is_mirrored {
+            self.save_slot(self.slot.state.clone(), self.slot.install)?;
+            self.is_mirrored = true;
+        }
         Ok(())
     }
 
@@ -191,7 +203,8 @@ impl Meta {
         assert!(mark >= self.mark.mark, "the mark never sinks");
         self.write_mark(mark)?;
         self.sync()?;
-        self.save_slot(state, None)
+        self.save_slot(state, None)?;
+        self.mirror()
     }
 
     pub(crate) fn watch(&mut self, shared: Arc<Shared>) {
@@ -222,6 +235,7 @@ impl Meta {
         self.note(synced.meant("sync", &self.path))?;
         self.slot = slot;
         self.slot_at = at;
+        self.is_mirrored = false;
         self.synced();
         if let Some(shared) = &self.shared {
             shared.note_saved_start(self.slot.state.start.offset);
@@ -307,6 +321,7 @@ impl Meta {
         let meta = Self {
             file,
             path,
+            is_mirrored: contents.are_slots_alike(),
             slot,
             slot_at,
             mark,
@@ -386,6 +401,11 @@ impl Contents {
                 Err(MetaOpenError::Corrupt { path: path.to_owned(), offset: 0, detail })
             }
         }
+    }
+
+    fn are_slots_alike(&self) -> bool {
+        let [Ok(first), Ok(second)] = &self.slots else { return false };
+        first.state == second.state && first.install == second.install
     }
 
     fn chosen_mark(&self, start: LogStart) -> Option<(usize, MarkPage)> {

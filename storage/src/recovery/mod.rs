@@ -100,6 +100,8 @@ pub(crate) fn open(
     let (mark, applied) = (meta.mark(), meta.state().membership.index);
     let mut recovery = Recovery { vfs: &*vfs, dir, options, group_bytes_max, mark, applied, report };
     let kept = recovery.run(&mut meta)?;
+    // Only now: what refuses changes nothing.
+    meta.mirror().map_err(meta_failure)?;
     let mut report = recovery.report;
     report.segments = kept.segments.len();
 

@@ -432,11 +432,16 @@ fn s06_one_damaged_slot_or_mark_page_is_survived_two_are_not() {
     let meta = Path::new(D).join("meta");
     for (one, other) in [(30, 16384 + 30), (32768 + 20, 36864 + 20)] {
         let (sim, _) = log(300, &[1; 5], 3);
-        sim.corrupt(&meta, one, 1).unwrap();
+        sim.corrupt(&meta, one as u64, 1).unwrap();
         let found = reopen(&sim, false).unwrap();
         assert_eq!(found.report.meta_slots_invalid + found.report.mark_pages_invalid, 1);
         drop(found);
-        sim.corrupt(&meta, other, 1).unwrap();
+        for at in [one, other] {
+            // What the start has mended is damaged again.
+            let mut bytes = sim.contents(&meta).unwrap();
+            bytes[at..at + 2].copy_from_slice(&[0xAA, 0x55]);
+            sim.plant(&meta, &bytes);
+        }
         let error = reopen(&sim, false).unwrap_err();
         assert!(error.to_string().contains("neither"), "{error}");
     }
@@ -631,5 +636,30 @@ fn s09_the_real_group_decides_on_real_files() {
             Ok(found) => assert!(!corrupt && found.end == Offset::ZERO),
             Err(error) => assert!(corrupt, "{error}"),
         }
+    }
+}
+
+#[test]
+fn s06_a_slot_that_rots_takes_no_vote_and_no_members_with_it() {
+    use loglog_proto::{Incarnation, NodeId, RaftId};
+    let (sim, _) = log(300, &[1; 6], 0);
+    let dir = DataDir::lock(Arc::new(sim.clone()), Path::new(D)).unwrap();
+    let mut found = dir.open_with(OpenOptions::default(), G).unwrap();
+    let mut state = found.meta.state().clone();
+    state.term = Term::new(9);
+    state.vote = Some(RaftId::new(NodeId::new(2).unwrap(), Incarnation::new(3).unwrap()));
+    state.membership.index = Index::new(6);
+    found.meta.save(state.clone()).unwrap();
+    found.meta.save_mark(Mark { index: Index::new(7), offset: Offset::new(600) }).unwrap();
+    found.meta.sync().unwrap();
+    drop((found, dir));
+    for at in [30, 16384 + 30] {
+        let copy = sim.fork();
+        copy.corrupt(&Path::new(D).join("meta"), at, 1).unwrap();
+        let found = reopen(&copy, false).unwrap();
+        assert_eq!((found.meta.state(), found.report.meta_slots_invalid), (&state, 1), "flip at {at}");
+        drop(found);
+        // And the next start finds both whole again.
+        assert_eq!(reopen(&copy, false).unwrap().report.meta_slots_invalid, 0, "flip at {at}");
     }
 }

@@ -196,3 +196,30 @@ fn s25_a_vote_given_while_a_snapshot_is_received_is_kept() {
     let state = MetaState { term: Term::new(9), vote, ..state };
     check(&dir.open(OpenOptions::default()).unwrap(), &source, &state, mark, true);
 }
+
+#[test]
+fn s25_a_slot_that_rots_after_an_installation_brings_it_not_back() {
+    let (source, state, mark) = source();
+    let sim = target();
+    sim.kill();
+    let dir = lock(&sim);
+    drop(dir.open(OpenOptions::default()).unwrap());
+    let installer = receive(&dir, &source, &state, mark).unwrap();
+    {
+        let (mut meta, _) = crate::meta::Meta::open(&sim, Path::new(D), false).unwrap();
+        installer.commit(&mut meta, mark).unwrap();
+    }
+    // The log grows, over several segments; neither mark nor slot is saved.
+    let mut log = dir.open(OpenOptions::default()).unwrap();
+    let mut chain = Chain { index: mark.index.get() + 1, offset: mark.offset.get() };
+    let batches: Vec<NewBatch> = (0..20).map(|_| chain.next(7, &[68])).collect();
+    log.writer.write(&batches).unwrap();
+    let end = log.writer.end();
+    drop((log, dir));
+    for at in [30, 16384 + 30] {
+        let copy = sim.fork();
+        copy.corrupt(&Path::new(D).join("meta"), at, 1).unwrap();
+        let found = lock(&copy).open(OpenOptions::default()).unwrap();
+        assert_eq!((found.end, found.report.install_finished), (end, false), "flip at {at}");
+    }
+}
