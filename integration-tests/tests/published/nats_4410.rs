@@ -20,7 +20,7 @@ use loglog_proto::response::ResponseBody;
 use loglog_proto::{Offset, Sequence, WriterId};
 use loglog_storage::verify;
 
-use super::{DEADLINE, files, goes_on};
+use super::{DEADLINE, files, goes_on, lead};
 use crate::daemon;
 use crate::repair::{fill, verify_compare};
 
