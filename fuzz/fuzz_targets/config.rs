@@ -61,7 +61,7 @@ fuzz_target!(|bytes: &[u8]| {
     let (mut environment, mut set) = (Map::new(), Vec::new());
     for pair in 0..pairs % 8 {
         let (Some(name), Some(value)) = (text(), text()) else { break };
-        if pairs & (8 << pair % 4) != 0 {
+        if pairs & (8 << (pair % 4)) != 0 {
             environment.insert(format!("LOGLOGD_{}", key(&name).to_uppercase().replace('.', "__")), value);
         } else {
             set.push(format!("{}={value}", key(&name)));

@@ -287,6 +287,22 @@ fn s12_a_start_trusts_the_mark_and_commits_the_rest_anew() {
 }
 
 #[test]
+fn s12_s16_a_change_of_members_behind_the_mark_is_told_before_anything_is_answered() {
+    let mut shell = Shell::new();
+    shell.settle();
+    shell.append(1, 7, None, 1);
+    shell.settle();
+    // Saved with its index, as such a change is, and then the node died.
+    let mut meta = shell.meta.clone();
+    meta.membership.index = shell.mark.index;
+    let genesis = Mark { index: Index::new(1), offset: Offset::ZERO };
+    let mut again = Shell::recover(meta, genesis, shell.written.clone());
+    let told = again.consensus.turn(0).committed.map(|it| (it.index, it.offset));
+    assert_eq!(told, Some((shell.mark.index, shell.mark.offset)));
+    assert_eq!(again.consensus.turn(0).committed, None, "once");
+}
+
+#[test]
 fn s16_readers_see_what_was_delivered_and_no_more() {
     let mut shell = Shell::new();
     shell.settle();

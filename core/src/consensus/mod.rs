@@ -168,6 +168,8 @@ pub struct Consensus<T> {
     /// Messages that wait until the `Ready` of that number is persisted (S15).
     held: VecDeque<(u64, Vec<RaftMessage>)>,
     committed: Committed,
+    /// How much of it the shell was told; at a start it knows of the mark.
+    told: Committed,
     certain: Certain<T>,
     /// Refusals that need no certainty, for the next turn.
     refused: Vec<(T, Answer)>,
@@ -267,6 +269,7 @@ impl<T> Consensus<T> {
             held: VecDeque::new(),
             write: WriteQueue::new(durable, settings.groups_max, settings.group_bytes),
             committed: applied,
+            told: Committed { index: mark.index, offset: mark.offset },
             certain: Certain::new(),
             refused: Vec::new(),
             repeats: BTreeMap::new(),
@@ -351,7 +354,7 @@ impl<T> Consensus<T> {
     /// Goes on as far as it can. `wall_clock_ms` (since 1970) goes into the entry that opens a term, nowhere else.
     pub fn turn(&mut self, wall_clock_ms: u64) -> Effects<T> {
         let mut effects = Effects { answers: std::mem::take(&mut self.refused), ..Effects::default() };
-        let (committed, start) = (self.committed, self.meta.start);
+        let start = self.meta.start;
         self.drain(wall_clock_ms, &mut effects);
         self.pass_gate(wall_clock_ms, &mut effects);
         self.obey(wall_clock_ms, &mut effects);
@@ -373,7 +376,9 @@ impl<T> Consensus<T> {
             // The start goes behind the mark (S36).
             state.start = start;
         }
-        if self.committed != committed {
+        // Before any answer: what is acknowledged can be read.
+        if self.committed != self.told {
+            self.told = self.committed;
             effects.committed = Some(self.committed);
             effects.mark = Some(self.mark());
         }

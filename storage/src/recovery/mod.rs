@@ -203,13 +203,22 @@ impl Recovery<'_> {
             }
             None => from,
         };
-        let walked = self.walk_from(from, chain, meta)?;
-        match walked {
-            // Batches are counted from a header on. The mark, which was not reached, cannot vouch for it: the segment before it does.
-            (kept, Some(_)) if from > 0 && kept.end < self.mark.offset => {
-                self.walk_from(from - 1, chain, meta)
+        let (mut from, mut is_vouched_for) = (from, false);
+        loop {
+            let (kept, damage) = self.walk_from(from, chain, meta)?;
+            let read = kept.segments.len().saturating_sub(from);
+            match damage {
+                Some(_) if from > 0 && read == 0 => {
+                    // What would be the last segment now was not read yet.
+                    from = kept.segments.len().saturating_sub(1);
+                }
+                Some(_) if from > 0 && kept.end < self.mark.offset && !is_vouched_for => {
+                    // Batches are counted from a header on. The mark, which was not reached, cannot vouch for it: the segment before does.
+                    from -= 1;
+                    is_vouched_for = true;
+                }
+                damage => return Ok((kept, damage)),
             }
-            walked => Ok(walked),
         }
     }
 

@@ -522,6 +522,20 @@ fn s10_a_last_segment_cut_to_its_header_below_the_mark_stays_and_is_repaired() {
 }
 
 #[test]
+fn s10_one_accepted_loss_covers_damage_in_the_segment_that_becomes_the_last() {
+    let (sim, _) = log(300, &[1; 9], 9);
+    sim.corrupt(&segment(600), 64 + 50, 1).unwrap();
+    sim.corrupt(&segment(300), 64 + 150, 1).unwrap();
+    let error = reopen(&sim, false).unwrap_err();
+    let OpenError::Corrupt { offset, .. } = error else { panic!("{error}") };
+    assert_eq!(offset, Offset::new(400), "the first damage of both");
+    let found = reopen(&sim, true).unwrap();
+    assert_eq!((found.end.get(), found.last.index, found.meta.mark().index.get()), (400, Index::new(5), 5));
+    drop(found);
+    assert!(reopen(&sim, false).unwrap().report.lost.is_none(), "it need not be accepted again");
+}
+
+#[test]
 fn s25_an_installation_that_makes_no_sense_removes_nothing() {
     for (index, offset) in [(5, 0), (2, 100), (1, 600)] {
         let (sim, _) = log(300, &[1; 6], 6);
