@@ -54,6 +54,8 @@ pub struct NodeConfig {
     pub log: LogConfig,
     /// Consensus.
     pub raft: RaftConfig,
+    /// What actors show of themselves.
+    pub actors: ActorsConfig,
     /// For tests.
     pub debug: DebugConfig,
 }
@@ -103,10 +105,10 @@ pub struct DataConfig {
 pub struct ListenConfig {
     /// For clients.
     pub client: SocketAddr,
-    /// For other nodes; not served yet.
+    /// For other nodes.
     pub peer: SocketAddr,
-    /// For administrators; not served yet.
-    pub admin: SocketAddr,
+    /// For administrators. `None`: there is no admin endpoint.
+    pub admin: Option<SocketAddr>,
 }
 
 /// `advertise.*`: what goes into the membership where a node makes it by itself. `None`: where it listens.
@@ -164,6 +166,13 @@ pub struct RaftConfig {
     pub tick: Duration,
 }
 
+/// `actors.*`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActorsConfig {
+    /// Whether they take times.
+    pub measure: bool,
+}
+
 /// `debug.*`
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct DebugConfig {
@@ -189,7 +198,7 @@ impl Default for DataConfig {
 
 impl Default for ListenConfig {
     fn default() -> Self {
-        Self { client: loopback(19194), peer: loopback(19195), admin: loopback(19196) }
+        Self { client: loopback(19194), peer: loopback(19195), admin: Some(loopback(19196)) }
     }
 }
 
@@ -219,8 +228,9 @@ impl Default for PeersConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        // raft-rs tells its whole start at info; what matters of it is said by the node.
-        let level = "info,raft=warning".parse().expect("a level that this program knows");
+        // raft-rs and actix tell their whole start at info; what matters of it is said by the node.
+        let level =
+            "info,actix_server=warning,raft=warning".parse().expect("a level that this program knows");
         Self { level, format: LogFormat::Auto }
     }
 }
@@ -228,6 +238,12 @@ impl Default for LogConfig {
 impl Default for RaftConfig {
     fn default() -> Self {
         Self { tick: Duration::from_millis(100) }
+    }
+}
+
+impl Default for ActorsConfig {
+    fn default() -> Self {
+        Self { measure: true }
     }
 }
 

@@ -11,6 +11,7 @@
 //!         dependencies say arrives through the globals of `log` and `tracing`: they offer nothing else.)
 
 mod bridge;
+mod control;
 mod format;
 mod levels;
 mod queue;
@@ -18,6 +19,7 @@ mod queue;
 use std::io;
 use std::sync::Arc;
 
+use loglog_actors::admin::sources::LogControl;
 use slog::{Drain, Logger, Never, o};
 
 pub use bridge::{CaptureError, SlogLayer};
@@ -75,6 +77,12 @@ impl Logging {
     #[must_use]
     pub fn level(&self) -> &LevelHandle {
         &self.level
+    }
+
+    /// The same for a node's administrators, and what they may see.
+    #[must_use]
+    pub fn control(&self) -> Arc<dyn LogControl> {
+        Arc::new(control::Control { level: self.level.clone(), queue: Arc::clone(&self.queue) })
     }
 
     /// Records lost since the start because the queue was full.

@@ -24,10 +24,12 @@ use loglog_proto::error::Refusal;
 use loglog_proto::peer::{PeerAccepted, PeerStanding, RaftMessage};
 use loglog_proto::{LogId, RaftId, Term};
 use loglog_storage::{LogReader, Member, Meta};
+use serde_json::{Value, json};
 use slog::{info, warn};
 
-use crate::faults::{Fault, Faults, panic_as_told};
+use crate::faults::{Fault, Faults, fail_as_told};
 use crate::guard::Ctx;
+use crate::measures::Measures;
 use crate::peer::fetcher::{FetchPayloads, Fetcher};
 use crate::peer::link::Send;
 use crate::peer::links::Links;
@@ -39,7 +41,7 @@ use crate::storage_group::Fatal;
 use crate::supervisor::Handle;
 use crate::ticket::{Ticket, answer_all};
 use crate::upload_buffer::{UploadBuffer, Wanted};
-use crate::view::LogView;
+use crate::view::{LogView, PeerStatus};
 
 /// The name of the one actor of this kind in a node.
 pub const NAME: &str = "consensus";
@@ -54,7 +56,7 @@ pub struct Consensus {
     core: Core<Ticket>,
     meta: Meta,
     parts: ConsensusParts,
-    /// A turn is due, and on its way through the mailbox behind what is queued there.
+    /// A turn is due, and comes behind what is in the mailbox.
     is_turn_due: bool,
     /// The mark was saved and not synced since.
     is_mark_loose: bool,
@@ -90,6 +92,8 @@ pub struct ConsensusParts {
     pub reader: LogReader,
     /// Where watermarks are published.
     pub view: Arc<LogView>,
+    /// What is counted and timed.
+    pub measures: Arc<Measures>,
     /// Where the end of this process is asked for.
     pub fatal: Fatal,
     /// Time between Raft's ticks.
@@ -309,6 +313,30 @@ impl Consensus {
         }
     }
 
+    /// Shows how the other members stand.
+    fn publish_peers(&self) {
+        let (committed, parts) = (self.core.status().committed, &self.parts);
+        let peers = self.core.peers().into_iter();
+        let peers = peers.map(|peer| PeerStatus::of(peer, committed, &parts.reader, parts.tick));
+        self.parts.view.publish_peers(peers.collect());
+    }
+
+    fn observe(&self) -> Value {
+        let status = self.core.status();
+        json!({
+            "role": format!("{:?}", status.role).to_lowercase(),
+            "term": status.term.get(),
+            "leader": status.leader.map(|leader| leader.node().get()),
+            "commit_index": status.committed.index.get(),
+            "committed": status.committed.offset.get(),
+            "durable": status.durable.get(),
+            "in_flight_batches": status.in_flight,
+            "queued": status.queued,
+            "writers": status.writers,
+            "generation": self.parts.generation,
+        })
+    }
+
     fn carry_out(&mut self, effects: Effects<Ticket>, ctx: &mut Ctx<Self>) {
         if self.parts.fatal.is_reported() {
             // Nothing is acknowledged any more (S2): the tickets in these effects answer for themselves.
@@ -370,6 +398,9 @@ impl Consensus {
         }
         let standing = (status.role, status.term, status.leader);
         if self.standing != Some(standing) {
+            if let Some(leader) = status.leader {
+                self.parts.measures.led_by(leader);
+            }
             self.standing = Some(standing);
             info!(ctx.log(), "this node's standing"; "role" => ?status.role, "term" => status.term.get(),
                 "leader" => status.leader.map(|leader| leader.node().get()));
@@ -400,6 +431,7 @@ impl Consensus {
             if std::mem::take(&mut consensus.groups) == 0 {
                 consensus.sync_mark();
             }
+            consensus.publish_peers();
             consensus.tick_later(ctx);
         });
     }
@@ -410,6 +442,7 @@ impl Actor for Consensus {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.parts.faults.on_start(NAME);
+        ctx.show(Self::observe);
         // Before the first group is on its way: the writer may be through with it before anybody else goes on.
         self.parts.own_slot.set(Some(ctx.this()));
         self.parts.peers.links.set_life(self.core.status().accepted.life);
@@ -484,8 +517,10 @@ impl Handler<Turn> for Consensus {
     type Result = ();
 
     fn handle(&mut self, _turn: Turn, ctx: &mut Self::Context) {
+        let begun = ctx.begin::<Turn>();
         self.is_turn_due = false;
         self.turn(ctx);
+        ctx.end(begun);
     }
 }
 
@@ -566,7 +601,7 @@ impl Handler<Fault> for Consensus {
     type Result = ();
 
     fn handle(&mut self, Fault(how): Fault, ctx: &mut Self::Context) {
-        panic_as_told(how, ctx);
+        fail_as_told(how, ctx);
     }
 }
 

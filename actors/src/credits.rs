@@ -73,6 +73,12 @@ impl NodeCredits {
 }
 
 impl Credits {
+    /// Bytes that this connection's requests hold.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.connection.max as usize - self.connection.bytes.available_permits()
+    }
+
     /// Takes `bytes` for requests that are here, waiting for them if need be.
     pub async fn take(&self, bytes: usize) -> Credit {
         let bytes = bytes.min(self.connection.max as usize);

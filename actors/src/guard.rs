@@ -20,172 +20,78 @@
 //! retrieve it, and a future among the actor's own, `Feed`, moves messages from it into the handlers.
 //! Feeding them ourselves also gives what actix lacks: a budget, a count, and a stop that drains the queue.
 //!
+//! (`Ctx` and `Feed` are in `context.rs`.)
+//!
 //! Owns:   one actor's incarnations, its mailbox, its restarts.
 //! Keeps:  the address valid until the actor ends for good; one log record per panic.
 //! Never:  decides how often to restart (`backoff` does), restarts a group (the parent does).
 
-use std::any::Any;
-use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use actix::dev::channel::{AddressReceiver, channel};
-use actix::dev::{AsyncContextParts, ContextFut, ContextParts, Envelope, EnvelopeProxy, Mailbox, ToEnvelope};
-use actix::fut::ActorFuture;
-use actix::{Actor, ActorContext, ActorState, Addr, AsyncContext, Handler, Message, SpawnHandle};
-use futures_util::StreamExt;
+use actix::dev::{ContextFut, Mailbox};
+use actix::{Actor, ActorContext, ActorState, Addr};
 use futures_util::future::{Either, select};
 use rand::rngs::StdRng;
+use serde::{Serialize, Serializer};
 use slog::{Logger, debug, error, warn};
 use tokio::sync::mpsc::UnboundedSender;
-use tokio::sync::oneshot;
 
 use crate::backoff::{Backoff, Decision, Limits};
-use crate::stats::{Panic, Registry, State, unix_ms};
-use crate::supervisor::{ChildEvent, ChildEventKind, Handle, Shared, Stop};
+use crate::catch::{catch, note_locations};
+use crate::clock::unix_ms;
+use crate::context::begin_turn;
+pub use crate::context::{Ctx, MESSAGES_PER_TURN};
+use crate::registry::Registry;
+use crate::stats::{Panic, State};
+use crate::supervisor::{ChildEvent, ChildEventKind, Shared, Stop};
 
-/// Messages an actor handles before its neighbours on the thread get a turn.
-///
-/// tokio's own budget does not help: actix's mailbox knows nothing of it. It does help streams of tokio's
-/// (`ctx.add_stream`), which this budget does not see.
-pub const MESSAGES_PER_TURN: u32 = 256;
-
-/// What follows a panic.
+/// When an actor that has ended is started again. An end that was asked for through its handle is always the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restart {
-    /// A new incarnation behind the same address, with the messages still queued.
-    InPlace(Limits),
-    /// The end of this actor. It leaves the registry when it ends: for connections and their like.
+    /// Always, in place: a new incarnation behind the same address, with the messages still queued. It is to live as long as the node,
+    /// so an end in peace that nobody asked for counts like a panic.
+    Permanent(Limits),
+    /// After a panic, in place. An end in peace is fine.
+    Transient(Limits),
+    /// Never. It leaves the registry when it ends: for connections and their like.
     Never,
-    /// The end of this actor, told to the parent, which restarts the whole group.
+    /// Not by itself: its end, unless asked for, is told to its parent, which restarts it alone or with all of its group.
     Group,
 }
 
-// --- The context ---------------------------------------------------------------------------------------------
-
-/// The context of a supervised actor: `type Context = Ctx<Self>`.
-///
-/// It does what [`actix::Context`] does, through the same traits, but the address it gives out outlives
-/// restarts, and it knows its actor's logger and handle. Such an actor can only run under a supervisor.
-pub struct Ctx<A: Actor<Context = Self>> {
-    parts: ContextParts<A>,
-    shared: Arc<Shared>,
-    log: Logger,
-    /// Taken back by the guard when this incarnation ends.
-    inbox: Option<AddressReceiver<A>>,
-    /// Whether a [`Feed`] is among the actor's futures.
-    is_fed: bool,
-    /// Stop once the mailbox is found empty.
-    drains: bool,
-    /// Messages left in this turn.
-    budget: u32,
-}
-
-impl<A: Actor<Context = Self>> Ctx<A> {
-    fn new(inbox: AddressReceiver<A>, shared: Arc<Shared>, log: Logger) -> Self {
-        let parts = ContextParts::new(inbox.sender_producer());
-        Self { parts, shared, log, inbox: Some(inbox), is_fed: false, drains: false, budget: 0 }
-    }
-
-    /// A handle to this very actor. Like an address, it keeps the actor alive if the actor keeps it.
-    pub fn this(&self) -> Handle<A> {
-        Handle::new(self.address(), Arc::clone(&self.shared))
-    }
-
-    /// The actor's logger.
-    pub fn log(&self) -> &Logger {
-        &self.log
-    }
-}
-
-impl<A: Actor<Context = Self>> ActorContext for Ctx<A> {
-    fn stop(&mut self) {
-        self.parts.stop();
-    }
-
-    fn terminate(&mut self) {
-        self.parts.terminate();
-    }
-
-    fn state(&self) -> ActorState {
-        self.parts.state()
-    }
-}
-
-impl<A: Actor<Context = Self>> AsyncContext<A> for Ctx<A> {
-    fn address(&self) -> Addr<A> {
-        self.parts.address()
-    }
-
-    fn spawn<F: ActorFuture<A, Output = ()> + 'static>(&mut self, fut: F) -> SpawnHandle {
-        self.parts.spawn(fut)
-    }
-
-    fn wait<F: ActorFuture<A, Output = ()> + 'static>(&mut self, fut: F) {
-        self.parts.wait(fut);
-    }
-
-    fn waiting(&self) -> bool {
-        self.parts.waiting()
-    }
-
-    fn cancel_future(&mut self, handle: SpawnHandle) -> bool {
-        self.parts.cancel_future(handle)
-    }
-}
-
-impl<A: Actor<Context = Self>> AsyncContextParts<A> for Ctx<A> {
-    fn parts(&mut self) -> &mut ContextParts<A> {
-        &mut self.parts
-    }
-}
-
-impl<A, M> ToEnvelope<A, M> for Ctx<A>
-where
-    A: Actor<Context = Self> + Handler<M>,
-    M: Message<Result: Send> + Send + 'static,
-{
-    // Every message passes here, however it is sent: the place to stamp it, to measure waiting and handling.
-    fn pack(msg: M, tx: Option<oneshot::Sender<M::Result>>) -> Envelope<A> {
-        Envelope::new(msg, tx)
-    }
-}
-
-/// Moves messages from the mailbox into the handlers, as one of the actor's futures.
-struct Feed;
-
-impl<A: Actor<Context = Ctx<A>>> ActorFuture<A> for Feed {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, act: &mut A, ctx: &mut Ctx<A>, task: &mut TaskContext<'_>) -> Poll<()> {
-        // A handler that calls `ctx.wait` or stops holds back the messages behind it.
-        while !ctx.waiting() {
-            if ctx.budget == 0 {
-                // Not `wake_by_ref`: tokio runs 61 tasks so woken before it looks for I/O again. This wakes us
-                // after it has looked, and needs no second poll.
-                let _ = pin!(tokio::task::yield_now()).poll(task);
-                return Poll::Pending;
-            }
-            let Some(inbox) = ctx.inbox.as_mut() else { return Poll::Ready(()) };
-            if let Poll::Ready(Some(mut envelope)) = inbox.poll_next_unpin(task) {
-                ctx.budget -= 1;
-                ctx.shared.stats.count_handled();
-                envelope.handle(act, ctx);
-            } else if std::mem::take(&mut ctx.drains) {
-                ctx.stop();
-            } else if inbox.connected() {
-                return Poll::Pending;
-            } else {
-                // Nobody can send any more. Leaving lets actix end an actor that has nothing else to do.
-                ctx.is_fed = false;
-                return Poll::Ready(());
-            }
+impl Restart {
+    const fn limits(self) -> Option<Limits> {
+        match self {
+            Self::Permanent(limits) | Self::Transient(limits) => Some(limits),
+            Self::Never | Self::Group => None,
         }
-        Poll::Pending
+    }
+
+    /// Whether an end in peace that nobody asked for is a failure.
+    const fn must_live(self) -> bool {
+        matches!(self, Self::Permanent(_) | Self::Group)
+    }
+
+    /// The policy in a word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Permanent(_) => "permanent",
+            Self::Transient(_) => "transient",
+            Self::Never => "never",
+            Self::Group => "group",
+        }
+    }
+}
+
+impl Serialize for Restart {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -217,7 +123,7 @@ impl<A: Actor<Context = Ctx<A>>> Incarnation<A> {
     }
 
     fn take_inbox(&mut self) -> Option<AddressReceiver<A>> {
-        self.fut.as_mut().and_then(|fut| fut.ctx().inbox.take())
+        self.fut.as_mut().and_then(|fut| fut.ctx().take_inbox())
     }
 
     /// Drops actor and futures. (Two destructors that panic in one drop still abort, as anywhere in Rust.)
@@ -248,17 +154,11 @@ fn turn<A: Actor<Context = Ctx<A>>>(
     stop: &Stop,
     task: &mut TaskContext<'_>,
 ) -> Poll<()> {
-    let ctx = fut.ctx();
-    ctx.budget = MESSAGES_PER_TURN;
-    ctx.drains = stop.poll(task).is_ready();
+    let asked = stop.poll(task).is_ready();
     if stop.is_kill() {
         return Poll::Ready(());
     }
-    if !std::mem::replace(&mut fut.ctx().is_fed, true) {
-        // A feed that left is tried again in every turn, behind the other futures: one of them may have given
-        // out the actor's address just now. Before it left it asked to be woken for whatever is sent.
-        fut.ctx().spawn(Feed);
-    }
+    begin_turn(fut, asked);
     Pin::new(fut).poll(task)
 }
 
@@ -303,10 +203,7 @@ impl<A: Actor<Context = Ctx<A>>> Guard<A> {
 
     /// Lives as often as the policy allows.
     pub(crate) async fn run(mut self) {
-        let mut backoff = match self.restart {
-            Restart::InPlace(limits) => Some(Backoff::new(limits)),
-            Restart::Never | Restart::Group => None,
-        };
+        let mut backoff = self.restart.limits().map(Backoff::new);
         while let Err(panic) = self.live().await {
             self.shared.stats.note_panic(panic.clone());
             let decision = match &mut backoff {
@@ -339,7 +236,7 @@ impl<A: Actor<Context = Ctx<A>>> Guard<A> {
         let mut life = Incarnation::new(actor, Ctx::new(inbox, Arc::clone(&self.shared), self.log.clone()));
         let lived = poll_fn(|task| {
             let poll = life.poll(stop, task);
-            stats.note_progress();
+            stats.turn_ends();
             if poll.is_pending() {
                 stats.set_state(State::Running);
             }
@@ -352,7 +249,14 @@ impl<A: Actor<Context = Ctx<A>>> Guard<A> {
             warn!(self.log, "actor panicked again while dropped"; "panic" => %second);
         }
         // The first panic is the cause, and what is reported.
-        lived.and(discarded)
+        lived.and(discarded)?;
+        // Nobody can speak any more to one whose addresses are all gone: that is an end like one that was asked for.
+        let is_reachable = self.inbox.as_ref().is_some_and(AddressReceiver::connected);
+        if self.restart.must_live() && is_reachable && !stop.is_asked() {
+            let text = "ended by itself, though it was to live on".to_owned();
+            return Err(Panic { text, location: None, unix_ms: unix_ms() });
+        }
+        Ok(())
     }
 
     /// Waits out a backoff; true if the actor is to stop instead of going on.
@@ -375,14 +279,16 @@ impl<A: Actor<Context = Ctx<A>>> Guard<A> {
             (None, Restart::Group) => {
                 error!(self.log, "actor panicked, its group with it"; "panic" => %panic)
             }
-            (None, Restart::InPlace(_)) => {
+            (None, Restart::Permanent(_) | Restart::Transient(_)) => {
                 warn!(self.log, "actor panicked while stopping"; "panic" => %panic)
             }
         }
     }
 
     fn tell(&self, kind: ChildEventKind) {
-        let event = ChildEvent { name: Arc::clone(self.shared.stats.name()), kind };
+        let stats = &self.shared.stats;
+        let parent = stats.parent.as_deref().unwrap_or_default().into();
+        let event = ChildEvent { name: Arc::clone(stats.name()), parent, kind };
         // A parent that stopped listening is past deciding anything.
         let _ = self.events.send(event);
     }
@@ -417,57 +323,10 @@ impl<A: Actor<Context = Ctx<A>>> Drop for Guard<A> {
     }
 }
 
-// --- Panics --------------------------------------------------------------------------------------------------
-
-thread_local! {
-    /// Where this thread panicked last, if nobody asked yet.
-    static LOCATION: RefCell<Option<String>> = const { RefCell::new(None) };
-    /// Whether this thread is inside [`catch`].
-    static GUARDED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Has the panic hook remember where a guarded thread panics, before the hook that was there runs as ever.
-///
-/// Only a hook sees the location. A hook set later that does not chain costs us the location, no more.
-fn note_locations() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let previous = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            if GUARDED.try_with(Cell::get).unwrap_or(false) {
-                let location = panic.location().map(ToString::to_string);
-                let _ = LOCATION.try_with(|cell| cell.replace(location));
-            }
-            previous(panic);
-        }));
-    });
-}
-
-/// Runs `f`, turning a panic into a value.
-///
-/// Unwind safety is the caller's: every caller here drops what `f` may have left half done.
-fn catch<T>(f: impl FnOnce() -> T) -> Result<T, Panic> {
-    LOCATION.take();
-    let outer = GUARDED.replace(true);
-    let result = catch_unwind(AssertUnwindSafe(f));
-    GUARDED.set(outer);
-    result.map_err(|payload| Panic {
-        text: text_of(&*payload),
-        location: LOCATION.take(),
-        unix_ms: unix_ms(),
-    })
-}
-
-fn text_of(payload: &(dyn Any + Send)) -> String {
-    if let Some(text) = payload.downcast_ref::<&str>() {
-        (*text).to_owned()
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        text.clone()
-    } else {
-        "a panic without text".to_owned()
-    }
-}
-
 #[cfg(test)]
 #[path = "guard_test.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "restart_test.rs"]
+mod restart_tests;

@@ -1,15 +1,17 @@
 //! What an actor and its callers see of panics, wherever in the actor they happen.
 
+use std::panic::catch_unwind;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
-use actix::{ResponseActFuture, Running, WrapFuture};
+use actix::fut::ActorFuture;
+use actix::{AsyncContext, Handler, Message, ResponseActFuture, Running, WrapFuture};
 use actix_rt::{Arbiter, ArbiterHandle};
 use slog::o;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
-use crate::supervisor::{Child, Supervisor};
+use crate::supervisor::{Child, Handle, Supervisor};
 
 const QUICK: Limits = Limits {
     restarts_max: 5,
@@ -178,7 +180,7 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
 /// Queues `fatal` between notes, and expects exactly one restart, which keeps what was queued behind it.
 async fn survives(fatal: Do, text: &str) {
     let mut stage = Stage::new();
-    let probe = stage.spawn(Restart::InPlace(QUICK));
+    let probe = stage.spawn(Restart::Transient(QUICK));
     let address = probe.addr();
     probe.tell(Do::Note(1)).unwrap();
     probe.tell(fatal).unwrap();
@@ -218,7 +220,7 @@ async fn panic_in_stream_is_survived() {
 #[actix::test]
 async fn panic_in_async_handler_is_survived_and_fails_its_caller() {
     let stage = Stage::new();
-    let probe = stage.spawn(Restart::InPlace(QUICK));
+    let probe = stage.spawn(Restart::Transient(QUICK));
     let answer = probe.addr().send(Ask);
     assert!(within(answer).await.is_err());
     probe.tell(Do::Note(1)).unwrap();
@@ -230,7 +232,7 @@ async fn panic_in_async_handler_is_survived_and_fails_its_caller() {
 async fn panic_in_started_is_survived() {
     let stage = Stage::new();
     stage.world.started.store(2, SeqCst);
-    let probe = stage.spawn(Restart::InPlace(QUICK));
+    let probe = stage.spawn(Restart::Transient(QUICK));
     probe.tell(Do::Note(1)).unwrap();
     stage.until("built started dropped built started dropped built started 1").await;
     assert_eq!(probe.stats().restarts(), 2);
@@ -240,7 +242,7 @@ async fn panic_in_started_is_survived() {
 async fn panic_in_stopped_is_survived() {
     let stage = Stage::new();
     stage.world.stopped.store(1, SeqCst);
-    let probe = stage.spawn(Restart::InPlace(QUICK));
+    let probe = stage.spawn(Restart::Transient(QUICK));
     probe.tell(Do::Stop).unwrap();
     probe.tell(Do::Note(1)).unwrap();
     stage.until("built started stopped dropped built started 1").await;
@@ -251,7 +253,7 @@ async fn panic_in_stopped_is_survived() {
 async fn panic_in_drop_after_a_panic_is_survived_and_the_first_is_reported() {
     let stage = Stage::new();
     stage.world.dropped.store(1, SeqCst);
-    let probe = stage.spawn(Restart::InPlace(QUICK));
+    let probe = stage.spawn(Restart::Transient(QUICK));
     probe.tell(Do::Panic).unwrap();
     probe.tell(Do::Note(1)).unwrap();
     stage.until("built started dropped built started 1").await;
@@ -263,7 +265,7 @@ async fn panic_in_stopped_and_in_drop_together_is_survived() {
     let stage = Stage::new();
     stage.world.stopped.store(1, SeqCst);
     stage.world.dropped.store(1, SeqCst);
-    let probe = stage.spawn(Restart::InPlace(QUICK));
+    let probe = stage.spawn(Restart::Transient(QUICK));
     probe.tell(Do::Stop).unwrap();
     probe.tell(Do::Note(1)).unwrap();
     stage.until("built started stopped dropped built started 1").await;
@@ -274,7 +276,7 @@ async fn panic_in_stopped_and_in_drop_together_is_survived() {
 async fn panic_in_drop_alone_is_survived() {
     let stage = Stage::new();
     stage.world.dropped.store(1, SeqCst);
-    let probe = stage.spawn(Restart::InPlace(QUICK));
+    let probe = stage.spawn(Restart::Transient(QUICK));
     probe.tell(Do::Stop).unwrap();
     probe.tell(Do::Note(1)).unwrap();
     stage.until("built started stopped dropped built started 1").await;
@@ -284,7 +286,7 @@ async fn panic_in_drop_alone_is_survived() {
 async fn panic_in_the_factory_is_survived() {
     let stage = Stage::new();
     stage.world.build.store(2, SeqCst);
-    let probe = stage.spawn(Restart::InPlace(QUICK));
+    let probe = stage.spawn(Restart::Transient(QUICK));
     probe.tell(Do::Note(1)).unwrap();
     stage.until("built built built started 1").await;
     assert_eq!(probe.stats().restarts(), 2);
@@ -293,7 +295,7 @@ async fn panic_in_the_factory_is_survived() {
 #[actix::test]
 async fn too_many_restarts_give_up() {
     let mut stage = Stage::new();
-    let probe = stage.spawn(Restart::InPlace(Limits { restarts_max: 2, ..QUICK }));
+    let probe = stage.spawn(Restart::Transient(Limits { restarts_max: 2, ..QUICK }));
     for _ in 0..5 {
         probe.tell(Do::Panic).unwrap();
     }
@@ -364,7 +366,7 @@ async fn address_given_out_when_all_others_are_gone_still_reaches_the_actor() {
                 return Poll::Pending;
             }
             if self.0.take().is_some() {
-                assert!(!ctx.parts.connected(), "somebody still holds an address");
+                assert!(!ctx.is_connected(), "somebody still holds an address");
                 act.handle(Do::NoteFromOutside(2), ctx);
             }
             Poll::Ready(())
@@ -389,7 +391,7 @@ async fn address_given_out_when_all_others_are_gone_still_reaches_the_actor() {
 #[actix::test]
 async fn actor_ends_when_nobody_holds_it() {
     let mut stage = Stage::new();
-    let probe = stage.spawn(Restart::InPlace(QUICK));
+    let probe = stage.spawn(Restart::Transient(QUICK));
     probe.tell(Do::Note(1)).unwrap();
     drop(probe);
     assert_eq!(stage.event().await, ChildEventKind::Ended { panic: None });
@@ -400,7 +402,7 @@ async fn actor_ends_when_nobody_holds_it() {
 async fn stop_and_kill_end_a_backoff() {
     for end in [Handle::stop, Handle::kill] {
         let stage = Stage::new();
-        let probe = stage.spawn(Restart::InPlace(SLOW));
+        let probe = stage.spawn(Restart::Transient(SLOW));
         probe.tell(Do::Panic).unwrap();
         probe.tell(Do::Note(1)).unwrap();
         within(until(|| probe.stats().state() == State::Backoff)).await;
@@ -416,7 +418,7 @@ async fn stop_and_kill_end_a_backoff() {
 async fn panic_while_stopping_does_not_restart() {
     let stage = Stage::new();
     stage.world.stopped.store(1, SeqCst);
-    let probe = stage.spawn(Restart::InPlace(QUICK));
+    let probe = stage.spawn(Restart::Transient(QUICK));
     probe.tell(Do::Note(1)).unwrap();
     probe.stop();
     assert_eq!(within(probe.ended()).await.unwrap().text, "in stopped");
@@ -429,7 +431,7 @@ async fn arbiter_stopped_under_an_actor_is_its_end() {
     stage.world.stopped.store(1, SeqCst);
     stage.world.dropped.store(1, SeqCst);
     let arbiter = Arbiter::new();
-    let probe = stage.spawn_on(&arbiter.handle(), Restart::InPlace(QUICK));
+    let probe = stage.spawn_on(&arbiter.handle(), Restart::Transient(QUICK));
     within(probe.addr().send(Do::Note(1))).await.unwrap();
     arbiter.stop();
     within(probe.ended()).await;
@@ -540,7 +542,7 @@ async fn a_panic_is_logged_once_with_its_actor() {
     }
     let lines = Lines::default();
     let mut stage = Stage::with_log(Logger::root(lines.clone(), o!()));
-    let probe = stage.spawn(Restart::InPlace(QUICK));
+    let probe = stage.spawn(Restart::Transient(QUICK));
     probe.tell(Do::Panic).unwrap();
     stage.event().await;
     let lines = lines.0.lock().unwrap();

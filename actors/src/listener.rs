@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use actix::{Actor, ActorContext, AsyncContext, Handler, Message, StreamHandler};
+use actix::{Actor, AsyncContext, Handler, StreamHandler};
 use actix_rt::ArbiterHandle;
+use serde_json::json;
 use slog::warn;
 
 use crate::connection::{Connection, Drain};
-use crate::faults::{Fault, panic_as_told};
+use crate::faults::{Fault, fail_as_told};
 use crate::guard::{Ctx, Restart};
 use crate::services::Services;
 use crate::supervisor::{Child, Handle, Supervisor};
@@ -44,11 +45,6 @@ pub struct Connections {
     next: Arc<AtomicU64>,
     living: Arc<std::sync::Mutex<BTreeMap<u64, Handle<Connection>>>>,
 }
-
-/// Accept nobody any more.
-#[derive(Debug, Message)]
-#[rtype(result = "()")]
-pub struct Close;
 
 impl Connections {
     /// None yet; at most `max` at a time, in the thread of `arbiter`.
@@ -139,6 +135,12 @@ impl Actor for Listener {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.services.faults.on_start(NAME);
+        ctx.show(|listener| {
+            json!({
+                "connections": listener.connections.lock().len(),
+                "connections_max": listener.connections.max,
+            })
+        });
         // The socket was bound before; what fails here fails again, and the supervisor gives up on it.
         self.listen(ctx).expect("a bound socket can be listened to");
     }
@@ -160,18 +162,10 @@ impl StreamHandler<io::Result<tokio::net::TcpStream>> for Listener {
     }
 }
 
-impl Handler<Close> for Listener {
-    type Result = ();
-
-    fn handle(&mut self, _close: Close, ctx: &mut Self::Context) {
-        ctx.stop();
-    }
-}
-
 impl Handler<Fault> for Listener {
     type Result = ();
 
     fn handle(&mut self, Fault(how): Fault, ctx: &mut Self::Context) {
-        panic_as_told(how, ctx);
+        fail_as_told(how, ctx);
     }
 }

@@ -11,10 +11,11 @@ use actix::{Actor, AsyncContext, Handler, Message};
 use loglog_core::Waiters;
 use loglog_core::upload::ClientId;
 use loglog_proto::{Offset, RequestId};
+use serde_json::json;
 use std::collections::HashMap;
 
 use crate::connection::{Connection, Woken};
-use crate::faults::{Fault, Faults, panic_as_told};
+use crate::faults::{Fault, Faults, fail_as_told};
 use crate::guard::Ctx;
 use crate::supervisor::Handle;
 use crate::view::LogView;
@@ -100,6 +101,7 @@ impl Actor for ReadWaiters {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.faults.on_start(NAME);
+        ctx.show(|it| json!({ "waiting": it.waiters.len(), "connections": it.connections.len() }));
         ctx.run_interval(GRAIN, |waiters, _| {
             if !waiters.waiters.is_empty() {
                 let now = waiters.now_ms();
@@ -158,6 +160,6 @@ impl Handler<Fault> for ReadWaiters {
     type Result = ();
 
     fn handle(&mut self, Fault(how): Fault, ctx: &mut Self::Context) {
-        panic_as_told(how, ctx);
+        fail_as_told(how, ctx);
     }
 }

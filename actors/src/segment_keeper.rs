@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Handler, Message};
 use loglog_storage::{KeeperError, LogStart, Prepared, SegmentKeeper as Keeper};
+use serde_json::json;
 use slog::{debug, info};
 
-use crate::faults::{Fault, Faults, panic_as_told};
+use crate::faults::{Fault, Faults, fail_as_told};
 use crate::guard::Ctx;
 use crate::storage_group::Fatal;
 
@@ -69,6 +70,7 @@ impl Actor for SegmentKeeper {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.faults.on_start(NAME);
+        ctx.show(|keeper| json!({ "spare_bytes": keeper.keeper.spare_bytes() }));
         ctx.run_interval(INTERVAL, Self::look);
     }
 }
@@ -94,6 +96,6 @@ impl Handler<Fault> for SegmentKeeper {
     type Result = ();
 
     fn handle(&mut self, Fault(how): Fault, ctx: &mut Self::Context) {
-        panic_as_told(how, ctx);
+        fail_as_told(how, ctx);
     }
 }

@@ -13,11 +13,13 @@ use actix::{Actor, AsyncContext, Handler, Message};
 use loglog_core::{Truncation, WriteGroup};
 use loglog_proto::Offset;
 use loglog_storage::{LogReader, LogWriter, NewBatch, WriteError};
+use serde_json::{Value, json};
 use slog::{info, warn};
 
 use crate::consensus::{Available, ConsensusSlot, Synced};
-use crate::faults::{Fault, Faults, panic_as_told};
+use crate::faults::{Fault, Faults, fail_as_told};
 use crate::guard::Ctx;
+use crate::measures::Measures;
 use crate::storage_group::Fatal;
 use crate::view::LogView;
 
@@ -37,6 +39,8 @@ pub struct SegmentWriter {
     is_full: bool,
     /// Base of the active segment.
     active: Option<Offset>,
+    /// Groups made durable.
+    groups: u64,
 }
 
 /// What the actor works with.
@@ -53,6 +57,8 @@ pub struct WriterParts {
     pub fatal: Fatal,
     /// Log bytes written, for the keeper, which works while the disk is idle.
     pub written: Arc<AtomicU64>,
+    /// What is counted and timed.
+    pub measures: Arc<Measures>,
     /// Injected faults.
     pub faults: Faults,
 }
@@ -71,7 +77,7 @@ impl SegmentWriter {
     /// The shell around `writer`.
     pub fn new(writer: LogWriter, parts: WriterParts) -> Self {
         let active = parts.reader.segment_base_at_or_before(writer.end());
-        Self { writer, parts, held: VecDeque::new(), is_full: false, active }
+        Self { writer, parts, held: VecDeque::new(), is_full: false, active, groups: 0 }
     }
 
     /// Writes what is held, as far as space allows.
@@ -85,12 +91,16 @@ impl SegmentWriter {
                 Some(Truncation { first_removed, to, last }) => self.writer.truncate(first_removed, to, last),
                 None => Ok(()),
             };
-            let before = self.writer.end();
+            let (before, began) = (self.writer.end(), self.parts.measures.now());
             let result = result.and_then(|()| self.writer.write(&group.batches));
-            self.parts.written.fetch_add((self.writer.end() - before).get(), Ordering::Relaxed);
+            let bytes = (self.writer.end() - before).get();
+            self.parts.written.fetch_add(bytes, Ordering::Relaxed);
             match result {
                 Ok(_) => {
                     let number = group.number;
+                    let entries: usize = group.batches.iter().map(|batch| batch.entries.len()).sum();
+                    self.parts.measures.synced(began, entries as u64, bytes);
+                    self.groups += 1;
                     self.held.pop_front();
                     self.report(number);
                 }
@@ -108,6 +118,18 @@ impl SegmentWriter {
                 }
             }
         }
+    }
+
+    fn observe(&self) -> Value {
+        let durable = self.writer.durable();
+        json!({
+            "segment": self.active.map(Offset::get),
+            "written": self.writer.end().get(),
+            "durable": durable.end.get(),
+            "last": durable.last.to_string(),
+            "groups": self.groups,
+            "held_groups": self.held.len(),
+        })
     }
 
     fn report(&mut self, group: u64) {
@@ -144,6 +166,7 @@ impl Actor for SegmentWriter {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.parts.faults.on_start(NAME);
+        ctx.show(Self::observe);
         ctx.run_interval(SPACE_INTERVAL, Self::look_at_space);
     }
 }
@@ -167,6 +190,6 @@ impl Handler<Fault> for SegmentWriter {
     type Result = ();
 
     fn handle(&mut self, Fault(how): Fault, ctx: &mut Self::Context) {
-        panic_as_told(how, ctx);
+        fail_as_told(how, ctx);
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use loglog_core::Role;
 use loglog_core::consensus::Place;
+use loglog_core::{ConsensusStatus, Role};
 use loglog_proto::limits::{
     FRAME_BYTES_MAX, PAYLOAD_BYTES_MAX, READ_BYTES_MAX, READ_WAIT_MS_MAX, WRITER_SEQUENCES_MAX,
 };
@@ -19,10 +19,11 @@ use loglog_storage::Member;
 use crate::consensus::ConsensusSlot;
 use crate::credits::{Credits, NodeCredits};
 use crate::faults::Faults;
+use crate::measures::Measures;
 use crate::peer::SharedIdentity;
 use crate::peer::traffic::PeerTraffic;
 use crate::read_waiters::ReadWaiters;
-use crate::stats::Registry;
+use crate::registry::Registry;
 use crate::supervisor::Handle;
 use crate::upload_buffer::UploadBuffer;
 use crate::view::LogView;
@@ -59,6 +60,8 @@ pub struct Services {
     pub waiting_reads: Arc<AtomicUsize>,
     /// Log bytes to and from peers.
     pub traffic: Arc<PeerTraffic>,
+    /// What is counted and timed of the log's work.
+    pub measures: Arc<Measures>,
     /// Where data lies.
     pub data_dir: PathBuf,
     /// When the node started.
@@ -106,20 +109,13 @@ impl Services {
 
     pub(crate) fn status(&self) -> Status {
         let consensus = self.view.consensus();
-        let role = consensus.map_or("starting", |consensus| match (consensus.place, consensus.role) {
-            (Place::Joining, _) => "joining",
-            (Place::Gone, _) => "removed",
-            (Place::Learner, _) => "learner",
-            (Place::Voter, Role::Leader) => "leader",
-            (Place::Voter, Role::Follower) => "follower",
-            (Place::Voter, Role::Candidate) => "candidate",
-        });
+        let role = role(consensus);
         let actors = self.registry.snapshot().into_iter().map(|actor| ActorStatus {
             name: actor.name,
             kind: actor.kind.to_owned(),
-            parent: actor.parent,
+            parent: actor.parent.unwrap_or_default(),
             state: format!("{:?}", actor.state).to_lowercase(),
-            mailbox: actor.queued,
+            mailbox: actor.mailbox,
             handled: actor.handled,
             restarts: actor.restarts,
             last_panic: actor.last_panic.map(|panic| panic.to_string()),
@@ -152,4 +148,16 @@ impl Services {
             actors: actors.collect(),
         }
     }
+}
+
+/// What a node does, in a word.
+pub(crate) fn role(consensus: Option<ConsensusStatus>) -> &'static str {
+    consensus.map_or("starting", |consensus| match (consensus.place, consensus.role) {
+        (Place::Joining, _) => "joining",
+        (Place::Gone, _) => "removed",
+        (Place::Learner, _) => "learner",
+        (Place::Voter, Role::Leader) => "leader",
+        (Place::Voter, Role::Follower) => "follower",
+        (Place::Voter, Role::Candidate) => "candidate",
+    })
 }

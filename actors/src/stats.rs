@@ -1,19 +1,28 @@
-//! Stats: what every supervised actor shows of itself, and the registry where all of them are found.
+//! Stats: what every supervised actor shows of itself.
 //!
-//! Owns:   the counters of each actor, the list of actors, the node's count of restarts.
-//! Keeps:  `handled <= enqueued` for an actor to which everybody speaks through its handle.
-//! Never:  decides anything from a counter; blocks an actor (one short lock per spawn, end and panic).
-//!
-//! Latency per message type will live beside the counters in [`ActorStats`], filled from the envelope that
-//! `guard::Ctx` packs.
+//! Owns:   the counters and times of each actor, and the last that it told of its own state.
+//! Keeps:  `handled <= enqueued` for an actor to which everybody speaks through its handle. What is written once a message is written
+//!         without a lock.
+//! Never:  decides anything from a counter; asks an actor: who looks sees also what a stuck actor told before it got stuck.
 
-use std::collections::BTreeMap;
+use std::any::TypeId;
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::Value;
+
+use crate::clock::now_us;
+use crate::guard::Restart;
+use crate::histogram::Histogram;
+use crate::waiting::Waiting;
+
+/// An actor that makes no progress for so long, while it handles something or something waits for it, is stalled.
+pub const STALL: Duration = Duration::from_secs(5);
+/// The same in microseconds.
+const STALL_US: u64 = 5_000_000;
 
 /// Where an actor is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -33,7 +42,8 @@ pub enum State {
 }
 
 impl State {
-    const ALL: [Self; 5] = [Self::Starting, Self::Running, Self::Backoff, Self::Failed, Self::Stopped];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Starting, Self::Running, Self::Backoff, Self::Failed, Self::Stopped];
 
     /// Whether the actor is gone for good.
     pub fn has_ended(self) -> bool {
@@ -59,22 +69,96 @@ impl fmt::Display for Panic {
     }
 }
 
+/// Messages of one type, as one actor handled them.
+#[derive(Debug)]
+pub(crate) struct MessageStats {
+    pub(crate) id: TypeId,
+    pub(crate) name: &'static str,
+    /// Microseconds in the mailbox; of those told through the handle.
+    pub(crate) wait: Histogram,
+    /// Microseconds in the handler. What a handler spawned is not in it.
+    pub(crate) handling: Histogram,
+}
+
 /// The counters of one actor; shared by the actor's guard, its handles and the registry.
 #[derive(Debug)]
 pub struct ActorStats {
     name: Arc<str>,
-    kind: &'static str,
-    parent: String,
+    pub(crate) kind: &'static str,
+    pub(crate) parent: Option<String>,
+    pub(crate) restart: Restart,
+    /// Whether times are taken.
+    is_timed: bool,
     state: AtomicU8,
     enqueued: AtomicU64,
     handled: AtomicU64,
     restarts: AtomicU64,
-    /// Milliseconds since 1970 of the last time the actor was polled to the end; 0 for never.
-    last_progress: AtomicU64,
+    waiting: Waiting,
+    /// When the message or else the turn began in which the actor is just now; 0 between turns.
+    busy_since: AtomicU64,
+    /// Which message: its place among `messages`, counted from 1; 0 for none.
+    current: AtomicUsize,
+    /// When the actor was polled to the end last, or through a message; 0 for never.
+    progress: AtomicU64,
+    messages: Mutex<Vec<Arc<MessageStats>>>,
+    stalls: AtomicU64,
+    is_stalled: AtomicBool,
     last_panic: Mutex<Option<Panic>>,
+    observed: Mutex<Option<Value>>,
+}
+
+/// What an actor hands down to the next of its name.
+#[derive(Debug, Default)]
+pub(crate) struct Legacy {
+    pub(crate) restarts: u64,
+    pub(crate) stalls: u64,
+    pub(crate) last_panic: Option<Panic>,
+}
+
+/// A stall that nobody was told of yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stall {
+    /// Who.
+    pub actor: Arc<str>,
+    /// In which message's handler, if it is in one.
+    pub inside: Option<&'static str>,
+    /// For how long already.
+    pub lasted: Duration,
+    /// Messages that wait.
+    pub queued: u64,
 }
 
 impl ActorStats {
+    pub(crate) fn new(
+        name: Arc<str>,
+        kind: &'static str,
+        parent: Option<String>,
+        restart: Restart,
+        is_timed: bool,
+        legacy: Legacy,
+    ) -> Self {
+        Self {
+            name,
+            kind,
+            parent,
+            restart,
+            is_timed,
+            state: AtomicU8::new(State::Starting as u8),
+            enqueued: AtomicU64::new(0),
+            handled: AtomicU64::new(0),
+            restarts: AtomicU64::new(legacy.restarts),
+            waiting: Waiting::default(),
+            busy_since: AtomicU64::new(0),
+            current: AtomicUsize::new(0),
+            progress: AtomicU64::new(0),
+            messages: Mutex::default(),
+            stalls: AtomicU64::new(legacy.stalls),
+            is_stalled: AtomicBool::new(false),
+            last_panic: Mutex::new(legacy.last_panic),
+            observed: Mutex::default(),
+        }
+    }
+
     /// The actor's name, unique among the living.
     pub fn name(&self) -> &Arc<str> {
         &self.name
@@ -107,33 +191,107 @@ impl ActorStats {
         self.restarts.load(Relaxed)
     }
 
+    /// How often it was seen to stall.
+    pub fn stalls(&self) -> u64 {
+        self.stalls.load(Relaxed)
+    }
+
     /// The last panic, kept across restarts.
     pub fn last_panic(&self) -> Option<Panic> {
         lock(&self.last_panic).clone()
     }
 
-    /// A copy of everything, to be shown.
-    pub fn report(&self) -> ActorReport {
-        ActorReport {
-            name: self.name.to_string(),
-            kind: self.kind,
-            parent: self.parent.clone(),
-            state: self.state(),
-            enqueued: self.enqueued(),
-            handled: self.handled(),
-            queued: self.queued(),
-            restarts: self.restarts(),
-            last_panic: self.last_panic(),
-            last_progress_unix_ms: Some(self.last_progress.load(Relaxed)).filter(|at| *at != 0),
+    /// What the actor told last of its own state.
+    pub fn observed(&self) -> Option<Value> {
+        lock(&self.observed).clone()
+    }
+
+    /// The message in whose handler it is; `None` also where it is in a timer, a stream or a future of its own.
+    pub fn inside(&self) -> Option<&'static str> {
+        let current = self.current.load(Relaxed).checked_sub(1)?;
+        lock(&self.messages).get(current).map(|message| message.name)
+    }
+
+    /// Since when the oldest waiting message waits, as [`now_us`] tells time.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        let handled = self.handled();
+        self.waiting.oldest(self.enqueued(), handled)
+    }
+
+    /// When it last got through a turn or a message; 0 for never.
+    pub(crate) fn progress(&self) -> u64 {
+        self.progress.load(Relaxed)
+    }
+
+    /// For how long it has been stalled at `now`, microseconds; `None` if it is not, or no times are taken.
+    pub(crate) fn stalled(&self, now: u64) -> Option<u64> {
+        if !self.is_timed || self.state().has_ended() || self.state() == State::Backoff {
+            return None;
         }
+        let since = match self.busy_since.load(Relaxed) {
+            // Not polled although something waits: its thread is held by a neighbour, or it waits for a future of its own.
+            0 => self.oldest()?.max(self.progress()),
+            busy => busy,
+        };
+        Some(now.saturating_sub(since)).filter(|lasted| *lasted >= STALL_US)
+    }
+
+    /// Looks whether it is stalled; a stall is counted and told of once.
+    pub(crate) fn look(&self, now: u64) -> Option<Stall> {
+        let stalled = self.stalled(now);
+        let was_stalled = self.is_stalled.swap(stalled.is_some(), Relaxed);
+        let lasted = stalled.filter(|_| !was_stalled)?;
+        self.stalls.fetch_add(1, Relaxed);
+        Some(Stall {
+            actor: Arc::clone(&self.name),
+            inside: self.inside(),
+            lasted: Duration::from_micros(lasted),
+            queued: self.queued(),
+        })
+    }
+
+    /// What is handed down to the next of this name.
+    pub(crate) fn legacy(&self) -> Legacy {
+        Legacy { restarts: self.restarts(), stalls: self.stalls(), last_panic: self.last_panic() }
+    }
+
+    /// Every type of message that it handled.
+    pub(crate) fn messages(&self) -> Vec<Arc<MessageStats>> {
+        lock(&self.messages).clone()
     }
 
     pub(crate) fn set_state(&self, state: State) {
         self.state.store(state as u8, Relaxed);
     }
 
-    pub(crate) fn count_enqueued(&self) {
-        self.enqueued.fetch_add(1, Relaxed);
+    pub(crate) fn count_restart(&self) {
+        self.restarts.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn note_panic(&self, panic: Panic) {
+        *lock(&self.last_panic) = Some(panic);
+    }
+
+    pub(crate) fn show(&self, observed: Value) {
+        *lock(&self.observed) = Some(observed);
+    }
+}
+
+/// What senders and the guard tell, once a message or a turn.
+impl ActorStats {
+    pub(crate) const fn is_timed(&self) -> bool {
+        self.is_timed
+    }
+
+    /// A message is about to be queued; says when, 0 if no times are taken.
+    pub(crate) fn count_enqueued(&self) -> u64 {
+        let number = self.enqueued.fetch_add(1, Relaxed);
+        if !self.is_timed {
+            return 0;
+        }
+        let now = now_us();
+        self.waiting.told(number, self.handled.load(Relaxed), now);
+        now
     }
 
     /// Takes back one [`count_enqueued`](Self::count_enqueued): the mailbox turned out to be closed.
@@ -142,144 +300,73 @@ impl ActorStats {
     }
 
     pub(crate) fn count_handled(&self) {
-        self.handled.fetch_add(1, Relaxed);
+        // Only the actor's thread writes it.
+        self.handled.store(self.handled.load(Relaxed) + 1, Relaxed);
     }
 
-    pub(crate) fn note_progress(&self) {
-        self.last_progress.store(unix_ms(), Relaxed);
+    /// A message that was told at `told`, 0 if that is not known, is being handled from `now` on.
+    pub(crate) fn begin(&self, current: usize, told: u64, now: u64) {
+        if told != 0 {
+            self.waiting.taken(told);
+        }
+        self.current.store(current + 1, Relaxed);
+        self.busy_since.store(now, Relaxed);
     }
 
-    pub(crate) fn note_panic(&self, panic: Panic) {
-        *lock(&self.last_panic) = Some(panic);
-    }
-}
-
-/// What [`Registry::snapshot`] tells about one actor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ActorReport {
-    /// Unique among the living.
-    pub name: String,
-    /// The type of actor.
-    pub kind: &'static str,
-    /// Name of the actor or part that spawned it.
-    pub parent: String,
-    /// Where it is in its life.
-    pub state: State,
-    /// Messages told to it.
-    pub enqueued: u64,
-    /// Messages it took out of its mailbox.
-    pub handled: u64,
-    /// Messages waiting.
-    pub queued: u64,
-    /// Restarts, in place or with its group.
-    pub restarts: u64,
-    /// The last panic, kept across restarts.
-    pub last_panic: Option<Panic>,
-    /// When it last ran to where it waits, in milliseconds since 1970. Old while `queued > 0`: it is stuck.
-    pub last_progress_unix_ms: Option<u64>,
-}
-
-/// All supervised actors of a node, by name.
-#[derive(Debug, Clone, Default)]
-pub struct Registry {
-    actors: Arc<Mutex<BTreeMap<Arc<str>, Arc<ActorStats>>>>,
-    restarts: Arc<AtomicU64>,
-}
-
-impl Registry {
-    /// An empty registry.
-    pub fn new() -> Self {
-        Self::default()
+    /// It is done.
+    pub(crate) fn end(&self, now: u64) {
+        self.current.store(0, Relaxed);
+        self.busy_since.store(now, Relaxed);
+        self.progress.store(now, Relaxed);
     }
 
-    /// Every registered actor, in the order of names.
-    pub fn snapshot(&self) -> Vec<ActorReport> {
-        lock(&self.actors).values().map(|stats| stats.report()).collect()
+    pub(crate) fn turn_begins(&self, now: u64) {
+        self.busy_since.store(now, Relaxed);
     }
 
-    /// The stats of one actor.
-    pub fn get(&self, name: &str) -> Option<Arc<ActorStats>> {
-        lock(&self.actors).get(name).cloned()
-    }
-
-    /// All restarts so far, and all panics of actors that are never restarted.
-    pub fn restarts(&self) -> u64 {
-        self.restarts.load(Relaxed)
-    }
-
-    /// Takes an actor that has ended off the list, such as the link to a removed peer.
-    pub fn forget(&self, name: &str) {
-        let mut actors = lock(&self.actors);
-        if actors.get(name).is_some_and(|stats| stats.state().has_ended()) {
-            actors.remove(name);
+    pub(crate) fn turn_ends(&self) {
+        self.progress.store(now_us(), Relaxed);
+        if self.is_timed {
+            self.busy_since.store(0, Relaxed);
+            self.current.store(0, Relaxed);
         }
     }
 
-    /// Enters an actor. One that ended under the same name hands down its restarts, plus this one, and its
-    /// last panic; its message counters stay with its old handles.
-    ///
-    /// # Panics
-    /// If an actor of this name still lives: names are how operators and logs tell actors apart.
-    pub(crate) fn register(&self, name: Arc<str>, kind: &'static str, parent: String) -> Arc<ActorStats> {
-        let mut actors = lock(&self.actors);
-        let before = actors.get(&name);
-        if before.is_some_and(|before| !before.state().has_ended()) {
-            // Unlocked first, lest the panic poison the registry for the others.
-            drop(actors);
-            panic!("an actor named {name} is alive already");
-        }
-        let (restarts, last_panic) =
-            before.map_or((0, None), |before| (before.restarts() + 1, before.last_panic()));
-        self.restarts.fetch_add(u64::from(before.is_some()), Relaxed);
-        let stats = Arc::new(ActorStats {
-            name: Arc::clone(&name),
-            kind,
-            parent,
-            state: AtomicU8::new(State::Starting as u8),
-            enqueued: AtomicU64::new(0),
-            handled: AtomicU64::new(0),
-            restarts: AtomicU64::new(restarts),
-            last_progress: AtomicU64::new(0),
-            last_panic: Mutex::new(last_panic),
+    /// The stats of a type of message and their place; made at its first message.
+    pub(crate) fn message(&self, id: TypeId, name: &'static str) -> (usize, Arc<MessageStats>) {
+        let mut messages = lock(&self.messages);
+        let at = messages.iter().position(|message| message.id == id).unwrap_or_else(|| {
+            let (wait, handling) = (Histogram::default(), Histogram::default());
+            messages.push(Arc::new(MessageStats { id, name: short(name), wait, handling }));
+            messages.len() - 1
         });
-        actors.insert(name, Arc::clone(&stats));
-        stats
+        (at, Arc::clone(&messages[at]))
     }
+}
 
-    /// Counts a restart in place.
-    pub(crate) fn count_restart(&self, stats: &ActorStats) {
-        stats.restarts.fetch_add(1, Relaxed);
-        self.restarts.fetch_add(1, Relaxed);
-    }
-
-    /// Counts a panic that nothing is restarted after.
-    pub(crate) fn count_lost(&self) {
-        self.restarts.fetch_add(1, Relaxed);
-    }
+/// A type's name without its path.
+fn short(name: &'static str) -> &'static str {
+    let end = name.find('<').unwrap_or(name.len());
+    let begin = name[..end].rfind("::").map_or(0, |at| at + 2);
+    &name[begin..]
 }
 
 /// Locks, whatever happened to an earlier holder: what these locks guard is valid after every statement.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The wall clock in milliseconds since 1970; for people only.
-pub(crate) fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn panic(text: &str) -> Panic {
-        Panic { text: text.into(), location: None, unix_ms: 1 }
+    fn stats(is_timed: bool) -> ActorStats {
+        ActorStats::new("a".into(), "A", None, Restart::Group, is_timed, Legacy::default())
     }
 
     #[test]
     fn every_state_survives_its_byte() {
-        let stats = Registry::new().register("a".into(), "A", "node".into());
+        let stats = stats(true);
         for state in State::ALL {
             stats.set_state(state);
             assert_eq!(stats.state(), state);
@@ -287,41 +374,65 @@ mod tests {
     }
 
     #[test]
-    fn a_name_taken_up_again_keeps_restarts_and_panic_but_not_the_message_counts() {
-        let registry = Registry::new();
-        let first = registry.register("writer".into(), "Writer", "node".into());
-        registry.count_restart(&first);
-        first.count_enqueued();
-        first.note_panic(panic("disk"));
-        first.set_state(State::Failed);
-
-        let second = registry.register("writer".into(), "Writer", "node".into());
-        first.count_enqueued();
-        let report = second.report();
-        assert_eq!((report.restarts, report.enqueued, report.queued), (2, 0, 0));
-        assert_eq!(report.last_panic, Some(panic("disk")));
-        assert_eq!(report.state, State::Starting);
-        assert_eq!(registry.restarts(), 2);
+    fn an_actor_in_one_handler_for_five_seconds_is_stalled_and_that_is_told_once() {
+        let stats = stats(true);
+        stats.set_state(State::Running);
+        let (at, _) = stats.message(TypeId::of::<u32>(), "some::path::Appends");
+        stats.turn_begins(1000);
+        stats.begin(at, 900, 1000);
+        assert_eq!(stats.look(1000 + STALL_US - 1), None);
+        let stall = stats.look(1000 + STALL_US).expect("five seconds");
+        assert_eq!((stall.inside, stall.lasted), (Some("Appends"), STALL));
+        assert_eq!(stats.stalled(1000 + 2 * STALL_US), Some(2 * STALL_US));
+        assert_eq!(stats.look(1000 + 2 * STALL_US), None, "told already");
+        stats.end(1000 + 3 * STALL_US);
+        stats.turn_ends();
+        assert_eq!(stats.look(1000 + 9 * STALL_US), None, "idle, however long");
+        stats.turn_begins(10 * STALL_US);
+        assert!(
+            stats.look(11 * STALL_US).is_some_and(|stall| stall.inside.is_none()),
+            "a timer's turn, perhaps"
+        );
+        assert_eq!(stats.stalls(), 2);
     }
 
     #[test]
-    #[should_panic(expected = "alive already")]
-    fn two_living_actors_of_one_name_are_refused() {
-        let registry = Registry::new();
-        registry.register("a".into(), "A", "node".into());
-        registry.register("a".into(), "A", "node".into());
+    fn an_actor_that_is_not_polled_is_stalled_once_a_message_has_waited_so_long() {
+        let stats = stats(true);
+        stats.set_state(State::Running);
+        let told = stats.count_enqueued();
+        assert_eq!(stats.oldest(), Some(told));
+        assert_eq!(stats.stalled(told + STALL_US - 1), None);
+        assert_eq!(stats.stalled(told + STALL_US), Some(STALL_US));
+        stats.set_state(State::Backoff);
+        assert_eq!(stats.stalled(told + STALL_US), None, "its state says why they wait");
     }
 
     #[test]
-    fn only_the_dead_are_forgotten_and_the_total_stays() {
-        let registry = Registry::new();
-        let stats = registry.register("a".into(), "A", "node".into());
-        registry.count_lost();
-        registry.forget("a");
-        assert_eq!(registry.snapshot().len(), 1);
-        stats.set_state(State::Stopped);
-        registry.forget("a");
-        assert!(registry.snapshot().is_empty());
-        assert_eq!(registry.restarts(), 1);
+    fn messages_handled_one_after_the_other_are_progress_however_long_the_turn() {
+        let stats = stats(true);
+        stats.set_state(State::Running);
+        stats.turn_begins(1);
+        for second in 1..20 {
+            let now = second * 1_000_000;
+            stats.begin(0, now, now);
+            assert_eq!(stats.look(now + 900_000), None);
+            stats.end(now + 950_000);
+        }
+    }
+
+    #[test]
+    fn where_no_times_are_taken_there_are_none_and_counts_stay() {
+        let stats = stats(false);
+        stats.set_state(State::Running);
+        assert_eq!(stats.count_enqueued(), 0);
+        assert_eq!((stats.queued(), stats.oldest(), stats.stalled(u64::MAX)), (1, None, None));
+    }
+
+    #[test]
+    fn a_types_name_goes_without_its_path() {
+        assert_eq!(short("loglog_actors::consensus::Appends"), "Appends");
+        assert_eq!(short("a::Batch<b::Of>"), "Batch<b::Of>");
+        assert_eq!(short("u32"), "u32");
     }
 }

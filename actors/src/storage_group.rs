@@ -26,12 +26,15 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::consensus::{self, Consensus, ConsensusParts, ConsensusSlot, Peers};
 use crate::faults::Faults;
 use crate::guard::Restart;
+use crate::measures::Measures;
+use crate::node::tree;
 use crate::peer::SharedIdentity;
 use crate::peer::mender::Mender;
 use crate::read_waiters::ReadWaiters;
 use crate::segment_keeper::{self, SegmentKeeper};
 use crate::segment_writer::{self, SegmentWriter, WriterParts};
-use crate::supervisor::{Child, Handle, Supervisor};
+use crate::stats::{ActorStats, Panic, State};
+use crate::supervisor::{Child, Handle, Life, Supervisor, stop_all};
 use crate::upload_buffer::UploadBuffer;
 use crate::view::LogView;
 
@@ -80,6 +83,7 @@ pub(crate) struct GroupParts {
     pub(crate) here: Option<(String, String)>,
     pub(crate) slot: ConsensusSlot,
     pub(crate) view: Arc<LogView>,
+    pub(crate) measures: Arc<Measures>,
     pub(crate) fatal: Fatal,
     pub(crate) faults: Faults,
     /// The thread for consensus.
@@ -98,6 +102,8 @@ pub(crate) struct Opened {
 /// The group.
 pub(crate) struct StorageGroup {
     parts: GroupParts,
+    /// Its own row among the actors.
+    stats: Arc<ActorStats>,
     generation: u64,
     /// Between recovery and the start of what it found.
     recovered: Option<(Recovered, Writers)>,
@@ -105,9 +111,8 @@ pub(crate) struct StorageGroup {
 }
 
 struct Members {
-    consensus: Handle<Consensus>,
-    writer: Handle<SegmentWriter>,
-    keeper: Handle<SegmentKeeper>,
+    /// Consensus first.
+    lives: [Life; 3],
     threads: [Arbiter; 2],
 }
 
@@ -158,18 +163,23 @@ impl RecoveryError {
 }
 
 impl StorageGroup {
-    pub(crate) const fn new(parts: GroupParts) -> Self {
-        Self { parts, generation: 0, recovered: None, members: None }
+    pub(crate) fn new(parts: GroupParts) -> Self {
+        let restart = Restart::Permanent(tree::LIMITS);
+        let stats = parts.supervisor.registry().part(NAME, "Group", Some(tree::NAME), restart);
+        Self { parts, stats, generation: 0, recovered: None, members: None }
     }
 
-    /// Whether an actor of this name is a member.
-    pub(crate) fn has(name: &str) -> bool {
-        [consensus::NAME, segment_writer::NAME, segment_keeper::NAME].contains(&name)
+    /// A member has failed, and all of it is to be restarted.
+    pub(crate) fn failed(&self, panic: &Panic) {
+        self.stats.note_panic(panic.clone());
+        self.stats.count_restart();
+        self.stats.set_state(State::Backoff);
     }
 
     /// Recovers the log for the next generation; nothing runs yet.
     pub(crate) async fn recover(&mut self) -> Result<Opened, RecoveryError> {
         assert!(self.members.is_none(), "the last generation is gone before recovery begins (S13)");
+        self.stats.set_state(State::Starting);
         let (dir, cluster) = (Arc::clone(&self.parts.dir), self.parts.cluster);
         // What was accepted is the damage there was when the process started, not what comes later (S10).
         // In a cluster the others have what is damaged here; what one node cuts off, it may have acknowledged (S10).
@@ -202,7 +212,8 @@ impl StorageGroup {
     /// What repairs the log from the other nodes, if damage is why a recovery refused and there are others (S10).
     pub(crate) fn mender(&self, refused: &RecoveryError, identity: &SharedIdentity) -> Option<Mender> {
         let options = OpenOptions { cluster: self.parts.cluster, ..OpenOptions::default() };
-        Mender::new(Arc::clone(&self.parts.dir), options, refused, identity, &self.parts.log)
+        let (dir, measures) = (Arc::clone(&self.parts.dir), Arc::clone(&self.parts.measures));
+        Mender::new(dir, options, refused, identity, measures, &self.parts.log)
     }
 
     /// Whether the log has no other member; also where that cannot be told.
@@ -229,19 +240,11 @@ impl StorageGroup {
         if let Some(peers) = &self.parts.peers {
             peers.links.set_life(0);
         }
-        let Some(Members { consensus, writer, keeper, threads }) = self.members.take() else { return };
-        if drop_queued {
-            consensus.kill();
-            writer.kill();
-            keeper.kill();
-        } else {
-            consensus.stop();
-            writer.stop();
-            keeper.stop();
+        if self.stats.state() != State::Backoff {
+            self.stats.set_state(State::Stopped);
         }
-        consensus.ended().await;
-        writer.ended().await;
-        keeper.ended().await;
+        let Some(Members { lives, threads }) = self.members.take() else { return };
+        stop_all(&lives, drop_queued).await;
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 thread.stop();
@@ -294,6 +297,7 @@ impl StorageGroup {
             view: Arc::clone(&parts.view),
             fatal: parts.fatal.clone(),
             written: Arc::clone(&written),
+            measures: Arc::clone(&parts.measures),
             faults: parts.faults.clone(),
         };
         let available = writer.available();
@@ -319,6 +323,7 @@ impl StorageGroup {
             keeper: keeper.clone(),
             reader: reader.clone(),
             view: Arc::clone(&parts.view),
+            measures: Arc::clone(&parts.measures),
             fatal: parts.fatal.clone(),
             tick: parts.tick,
             faults: parts.faults.clone(),
@@ -340,8 +345,10 @@ impl StorageGroup {
         parts.faults.enlist(consensus::NAME, &consensus);
         parts.faults.enlist(segment_writer::NAME, &writer);
         parts.faults.enlist(segment_keeper::NAME, &keeper);
-        parts.slot.set(Some(consensus.clone()));
-        self.members = Some(Members { consensus, writer, keeper, threads });
+        let lives = [consensus.life(), writer.life(), keeper.life()];
+        parts.slot.set(Some(consensus));
+        self.members = Some(Members { lives, threads });
+        self.stats.set_state(State::Running);
     }
 
     fn log_recovery(&self, recovered: &Recovered) {

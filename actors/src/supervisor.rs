@@ -8,8 +8,7 @@
 //!
 //! Owns:   the handles' side of every child: address, stop signal, end.
 //! Keeps:  no message is dropped unseen: `tell` says so when an actor has ended.
-//! Never:  decides what a child's end means for the node; that is the reader of the events. (GaveUp of a
-//!         permanent child stops the node; a member's panic restarts its group.)
+//! Never:  decides what follows a child's end for others: `family` does, and the reader of the events carries it out.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,8 +24,10 @@ use slog::{Logger, o};
 use tokio::sync::SetOnce;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::guard::{Ctx, Guard, Restart};
-use crate::stats::{ActorStats, Panic, Registry};
+use crate::context::{Ctx, told_at};
+use crate::guard::{Guard, Restart};
+use crate::registry::Registry;
+use crate::stats::{ActorStats, Panic};
 
 /// Who a child is.
 #[derive(Debug, Clone)]
@@ -37,7 +38,7 @@ pub struct Child {
     pub kind: &'static str,
     /// The actor or part it belongs to.
     pub parent: String,
-    /// What follows a panic.
+    /// What follows its end.
     pub restart: Restart,
 }
 
@@ -46,6 +47,8 @@ pub struct Child {
 pub struct ChildEvent {
     /// The child's name.
     pub name: Arc<str>,
+    /// Whose child it is.
+    pub parent: Arc<str>,
     /// What happened to it.
     pub kind: ChildEventKind,
 }
@@ -91,8 +94,17 @@ pub struct Supervisor {
 impl Supervisor {
     /// A supervisor without children, and the events of those to come. The channel is unbounded: read it.
     pub fn new(log: Logger, seed: u64) -> (Self, UnboundedReceiver<ChildEvent>) {
+        Self::with_registry(log, seed, Registry::new(true))
+    }
+
+    /// The same, with the list that its children are entered in.
+    pub fn with_registry(
+        log: Logger,
+        seed: u64,
+        registry: Registry,
+    ) -> (Self, UnboundedReceiver<ChildEvent>) {
         let (events, receiver) = unbounded_channel();
-        (Self { registry: Registry::new(), events, log, seed: Arc::new(AtomicU64::new(seed)) }, receiver)
+        (Self { registry, events, log, seed: Arc::new(AtomicU64::new(seed)) }, receiver)
     }
 
     /// Where all children are found.
@@ -114,7 +126,7 @@ impl Supervisor {
         factory: impl FnMut() -> A + Send + 'static,
     ) -> Handle<A> {
         let Child { name, kind, parent, restart } = child;
-        let stats = self.registry.register(name.into(), kind, parent);
+        let stats = self.registry.register(name.into(), kind, parent, restart);
         let log = self.log.new(o!("actor" => stats.name().to_string()));
         let shared = Arc::new(Shared { stats, stop: Stop::default(), ended: SetOnce::new() });
         let rng = StdRng::seed_from_u64(self.seed.fetch_add(1, Ordering::Relaxed));
@@ -137,7 +149,11 @@ impl Supervisor {
         arbiter: &ArbiterHandle,
         factory: impl FnOnce() -> A + Send + 'static,
     ) -> Handle<A> {
-        assert!(!matches!(child.restart, Restart::InPlace(_)), "{} cannot be built twice", child.name);
+        assert!(
+            matches!(child.restart, Restart::Never | Restart::Group),
+            "{} cannot be built twice",
+            child.name
+        );
         let mut factory = Some(factory);
         self.spawn(child, arbiter, move || (factory.take().expect("built once, as just asserted"))())
     }
@@ -190,9 +206,9 @@ impl<A: Actor<Context = Ctx<A>>> Handle<A> {
         let Shared { stats, stop, .. } = &*self.shared;
         if !stop.is_asked() {
             // Counted first, lest the actor be seen to have handled more than was sent.
-            stats.count_enqueued();
+            let told = stats.count_enqueued();
             // `do_send` would drop silently; with no bound on the mailbox `try_send` refuses only when closed.
-            if self.address.try_send(message).is_ok() {
+            if told_at(told, || self.address.try_send(message)).is_ok() {
                 return Ok(());
             }
             stats.uncount_enqueued();
@@ -232,6 +248,28 @@ impl<A: Actor<Context = Ctx<A>>> Handle<A> {
     /// Waits until the actor has ended for good and been dropped; gives the panic that ended it, if one did.
     pub async fn ended(&self) -> Option<Panic> {
         self.shared.ended.wait().await.clone()
+    }
+
+    /// The actor's life, whatever it understands.
+    pub fn life(&self) -> Life {
+        Life(Arc::clone(&self.shared))
+    }
+}
+
+/// The life of an actor of any kind: it can be ended, and waited for.
+#[derive(Clone, Debug)]
+pub struct Life(Arc<Shared>);
+
+/// Ends all of `lives`, in their order, and waits until each is gone: nothing of theirs runs any more then.
+///
+/// In peace, `drop_queued` is false: what is queued is handled.
+pub async fn stop_all(lives: &[Life], drop_queued: bool) {
+    let wish = if drop_queued { Stop::KILL } else { Stop::DRAIN };
+    for Life(shared) in lives {
+        shared.stop.ask(wish);
+    }
+    for Life(shared) in lives {
+        shared.ended.wait().await;
     }
 }
 

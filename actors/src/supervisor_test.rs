@@ -56,7 +56,7 @@ fn stage() -> (Supervisor, UnboundedReceiver<ChildEvent>) {
 fn scribe(supervisor: &Supervisor, arbiter: &ArbiterHandle) -> (Handle<Scribe>, Journal) {
     let journal = Journal::default();
     let inside = journal.clone();
-    let restart = Restart::InPlace(crate::backoff::Limits::default());
+    let restart = Restart::Transient(crate::backoff::Limits::default());
     let child = Child { name: "scribe".into(), kind: "Scribe", parent: "node".into(), restart };
     (supervisor.spawn(child, arbiter, move || Scribe(inside.clone())), journal)
 }
@@ -80,7 +80,10 @@ async fn counters_follow_messages_in_and_out() {
     within(scribe.ended()).await;
     assert_eq!((stats.enqueued(), stats.handled(), stats.queued()), (100, 100, 0));
     let report = supervisor.registry().snapshot().remove(0);
-    assert_eq!((report.name.as_str(), report.kind, report.parent.as_str()), ("scribe", "Scribe", "node"));
+    assert_eq!(
+        (report.name.as_str(), report.kind, report.parent.as_deref()),
+        ("scribe", "Scribe", Some("node"))
+    );
     assert_eq!(report.state, State::Stopped);
     assert!(report.last_progress_unix_ms.is_some());
 }
@@ -98,7 +101,11 @@ async fn stop_handles_what_is_queued_and_takes_no_more() {
     assert_eq!(closed.to_string(), "actor scribe takes no more messages");
     assert_eq!(within(scribe.ended()).await, None);
     assert_eq!(*journal.0.lock().unwrap(), (0..messages).collect::<Vec<_>>());
-    let ended = ChildEvent { name: "scribe".into(), kind: ChildEventKind::Ended { panic: None } };
+    let ended = ChildEvent {
+        name: "scribe".into(),
+        parent: "node".into(),
+        kind: ChildEventKind::Ended { panic: None },
+    };
     assert_eq!(within(events.recv()).await, Some(ended));
 }
 

@@ -14,6 +14,7 @@ use loglog_proto::response::{Response, ResponseBody};
 
 use crate::connection::{Connection, Replies};
 use crate::credits::Credit;
+use crate::measures::Measures;
 use crate::supervisor::Handle;
 
 /// Where the answers of one batch of requests go, and the bytes they hold until then.
@@ -21,6 +22,9 @@ use crate::supervisor::Handle;
 pub struct Route {
     connection: Handle<Connection>,
     _credits: Vec<Credit>,
+    /// When the batch was decoded; 0 where no times are taken.
+    since: u64,
+    measures: Arc<Measures>,
 }
 
 /// The duty to answer one request.
@@ -32,8 +36,12 @@ pub struct Ticket {
 }
 
 impl Route {
-    pub(crate) fn new(connection: Handle<Connection>, credits: Vec<Credit>) -> Arc<Self> {
-        Arc::new(Self { connection, _credits: credits })
+    pub(crate) fn new(
+        connection: Handle<Connection>,
+        credits: Vec<Credit>,
+        measures: Arc<Measures>,
+    ) -> Arc<Self> {
+        Arc::new(Self { connection, _credits: credits, since: measures.now(), measures })
     }
 }
 
@@ -74,25 +82,47 @@ impl Drop for Ticket {
 
 /// Answers many, with one message for each run of answers to one connection.
 pub(crate) fn answer_all(answers: impl IntoIterator<Item = (Ticket, Answer)>) {
-    let mut run: Option<(Arc<Route>, Vec<Response>)> = None;
+    let mut run: Option<Run> = None;
     for (mut ticket, answer) in answers {
+        let appended = u64::from(matches!(answer, Answer::Appended(_)));
         let response = ticket.close(answer);
         match &mut run {
-            Some((route, responses)) if route.connection.is_same(&ticket.route.connection) => {
-                responses.push(response)
+            Some(run) if Arc::ptr_eq(&run.route, &ticket.route) => {
+                run.appended += appended;
+                run.responses.push(response);
+            }
+            Some(run) if run.route.connection.is_same(&ticket.route.connection) => {
+                run.measure();
+                (run.route, run.appended) = (Arc::clone(&ticket.route), appended);
+                run.responses.push(response);
             }
             _ => {
-                send(run.take());
-                run = Some((Arc::clone(&ticket.route), vec![response]));
+                run.take().into_iter().for_each(Run::send);
+                run = Some(Run { route: Arc::clone(&ticket.route), appended, responses: vec![response] });
             }
         }
     }
-    send(run);
+    run.into_iter().for_each(Run::send);
 }
 
-fn send(run: Option<(Arc<Route>, Vec<Response>)>) {
-    if let Some((route, responses)) = run {
+/// Answers on their way to one connection.
+struct Run {
+    /// Where the last of them came from.
+    route: Arc<Route>,
+    /// Acknowledged appends that came from there.
+    appended: u64,
+    responses: Vec<Response>,
+}
+
+impl Run {
+    /// The time that the appends of one batch of requests took.
+    fn measure(&self) {
+        self.route.measures.acknowledged(self.route.since, self.appended);
+    }
+
+    fn send(self) {
+        self.measure();
         // A connection that is gone needs no answer.
-        let _ = route.connection.tell(Replies(responses));
+        let _ = self.route.connection.tell(Replies(self.responses));
     }
 }

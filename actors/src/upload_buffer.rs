@@ -20,10 +20,11 @@ use loglog_core::upload::{ClientId, UploadLimits};
 use loglog_core::{Answer, Append, Role, UploadBuffer as Buffer};
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::{Length, LogId, Sequence, WriterId, crc32c, peer, request};
+use serde_json::json;
 use tokio::sync::oneshot;
 
 use crate::consensus::{Appends, ConsensusSlot, Payloads, Refusals};
-use crate::faults::{Fault, Faults, panic_as_told};
+use crate::faults::{Fault, Faults, fail_as_told};
 use crate::guard::Ctx;
 use crate::peer::fetcher::{FetchPayloads, FetcherSlot, SeekUpload};
 use crate::ticket::{Ticket, answer_all};
@@ -356,6 +357,14 @@ impl Actor for UploadBuffer {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.faults.on_start(NAME);
+        ctx.show(|it| {
+            json!({
+                "bytes": it.buffer.bytes(),
+                "bytes_max": it.buffer.bytes_max(),
+                "payloads": it.buffer.payloads(),
+                "wanted": it.wanted.len(),
+            })
+        });
         ctx.run_interval(EXPIRY_INTERVAL, |buffer, _| {
             let now = buffer.now_ms();
             buffer.buffer.expire(now);
@@ -455,6 +464,6 @@ impl Handler<Fault> for UploadBuffer {
     type Result = ();
 
     fn handle(&mut self, Fault(how): Fault, ctx: &mut Self::Context) {
-        panic_as_told(how, ctx);
+        fail_as_told(how, ctx);
     }
 }

@@ -570,6 +570,33 @@ fn s23_a_leader_believes_a_peer_that_holds_less() {
 }
 
 #[test]
+fn a_leader_knows_how_far_each_peer_is_and_a_follower_only_when_it_heard_it() {
+    let (mut cluster, at) = settled();
+    let follower = (at + 1) % 3;
+    let peer = cluster.nodes[follower].id;
+    let of = |cluster: &Cluster, at: usize, id: RaftId| {
+        let peers = cluster.nodes[at].consensus.peers();
+        assert_eq!(peers.len(), 2, "itself is not among them");
+        peers.into_iter().find(|it| it.id == id).expect("a member")
+    };
+    let committed = cluster.nodes[at].consensus.status().committed;
+    let seen = of(&cluster, at, peer);
+    assert_eq!((seen.matched, seen.matched_end), (Some(committed.index), Some(committed.offset)));
+    // One that holds less than it did is behind by the rest; where that ends is on disk only.
+    cluster.nodes[at]
+        .consensus
+        .accepted(peer, PeerAccepted { life: 99, last: LogId { term: Term::new(1), index: Index::new(3) } });
+    let seen = of(&cluster, at, peer);
+    assert_eq!((seen.matched, seen.matched_end), (Some(Index::new(3)), None));
+    let leader = cluster.nodes[at].id;
+    let seen = of(&cluster, follower, leader);
+    assert_eq!((seen.matched, seen.matched_end), (None, None));
+    assert!(seen.silent_ticks.is_some());
+    cluster.nodes[follower].consensus.unreachable(leader);
+    assert_eq!(of(&cluster, follower, leader).silent_ticks, None);
+}
+
+#[test]
 fn s37_no_room_on_a_quorum_refuses_appends() {
     let (mut cluster, at) = settled();
     let others: Vec<RaftId> = (0..3).filter(|it| *it != at).map(|it| cluster.nodes[it].id).collect();

@@ -24,7 +24,7 @@ mod write_queue;
 pub mod writers;
 
 pub use append::Append;
-pub use consensus::{Consensus, ConsensusStatus, Recovery, Role, Settings};
+pub use consensus::{Consensus, ConsensusStatus, PeerProgress, Recovery, Role, Settings};
 pub use effects::{Answer, Committed, Effects};
 pub use upload::UploadBuffer;
 pub use waiters::Waiters;

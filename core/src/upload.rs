@@ -188,6 +188,18 @@ impl UploadBuffer {
         }
     }
 
+    /// How many payloads it holds.
+    #[must_use]
+    pub fn payloads(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Bytes that it may hold.
+    #[must_use]
+    pub const fn bytes_max(&self) -> usize {
+        self.limits.bytes_max
+    }
+
     /// Bytes held, their cost included.
     #[must_use]
     pub const fn bytes(&self) -> usize {

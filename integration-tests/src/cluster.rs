@@ -175,7 +175,7 @@ impl Cluster {
         let (place, segment_bytes_max) = (&self.nodes[&id].place, &self.segment_bytes_max);
         let text = format!(
             "cluster.id = \"{CLUSTER}\"\n{cluster}\nnode.id = {id}\n\
-             listen.client = \"{}\"\nlisten.peer = \"{}\"\ndata.dir = \"{}\"\ndata.free_min = \"1 MiB\"\n\
+             listen.client = \"{}\"\nlisten.peer = \"{}\"\nlisten.admin = \"127.0.0.1:0\"\ndata.dir = \"{}\"\ndata.free_min = \"1 MiB\"\n\
              segment.bytes_max = \"{segment_bytes_max}\"\nraft.tick = \"50 ms\"\nlog.format = \"json\"\n\
              log.level = \"{level}\"\ndebug.faults = true\n",
             place.client,
@@ -200,6 +200,16 @@ impl Cluster {
     #[must_use]
     pub fn peer(&self, id: u32) -> &str {
         &self.nodes[&id].place.peer
+    }
+
+    /// Where the admin endpoint of a node is that is up; known before it serves clients.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    #[must_use]
+    pub fn admin(&self, id: u32) -> String {
+        let named = || self.records(id).iter().find_map(|it| it["admin"].as_str().map(str::to_owned));
+        within("the admin endpoint is there", DEADLINE, named).0
     }
 
     /// Where clients connect, every node's.

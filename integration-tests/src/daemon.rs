@@ -33,6 +33,7 @@ pub struct DaemonOptions {
 pub struct Daemon {
     child: Child,
     address: String,
+    admin: String,
     log: PathBuf,
 }
 
@@ -74,8 +75,10 @@ impl DaemonOptions {
             None => Command::new(&self.program),
         };
         command.arg("--set").arg(format!("data.dir={}", self.data_dir.display()));
-        if !self.settings.iter().any(|setting| setting.starts_with("listen.client=")) {
-            command.args(["--set", "listen.client=127.0.0.1:0"]);
+        for key in ["listen.client", "listen.admin"] {
+            if !self.settings.iter().any(|setting| setting.starts_with(&format!("{key}="))) {
+                command.arg("--set").arg(format!("{key}=127.0.0.1:0"));
+            }
         }
         command.args(["--set", "log.format=json"]);
         for setting in &self.settings {
@@ -102,7 +105,8 @@ impl DaemonOptions {
         };
         let (record, _) = within("loglogd serves", START, serving);
         let address = record["clients"].as_str().expect("the log names the address").to_owned();
-        Daemon { child, address, log }
+        let admin = record["admin"].as_str().unwrap_or_default().to_owned();
+        Daemon { child, address, admin, log }
     }
 
     /// Starts it where it must refuse; returns its exit status and what it said.
@@ -125,6 +129,12 @@ impl Daemon {
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where its admin endpoint is; empty if there is none.
+    #[must_use]
+    pub fn admin(&self) -> &str {
+        &self.admin
     }
 
     /// The process.

@@ -5,16 +5,19 @@
 //! Never:  sleeps for a fixed time in the hope that something has happened.
 
 pub mod appender;
+pub mod browser;
 pub mod checker;
 pub mod clock;
 pub mod cluster;
 pub mod daemon;
 pub mod history;
+pub mod http;
 pub mod layout;
 pub mod load;
 pub mod loop_fs;
 pub mod netns;
 pub mod network;
+pub mod openmetrics;
 pub mod power;
 pub mod proxy;
 pub mod raw;

@@ -3,6 +3,11 @@
 // Helpers of tests are tests: an unwrap that fails is a test that fails.
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation)]
 
+mod admin;
+mod admin_command;
+mod admin_description;
+mod admin_kit;
+mod admin_metrics;
 mod bad_input;
 mod clocks;
 mod cluster;
@@ -12,6 +17,8 @@ mod full_disk;
 mod life;
 mod limits;
 mod members;
+mod observability;
+mod page;
 mod panics;
 mod partitions;
 mod peers;

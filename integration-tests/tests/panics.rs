@@ -192,3 +192,30 @@ fn an_actor_that_panics_again_and_again_stops_the_node_and_is_named() {
     let said = std::fs::read_to_string(log).unwrap();
     assert!(said.contains("upload-buffer panicked too often: injected fault"), "{said}");
 }
+
+#[test]
+fn an_actor_that_is_stuck_is_noticed_from_outside_and_the_node_serves_on_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = daemon(&dir).set("debug.faults=true").start();
+    let mut client = RawClient::connect(node.address());
+    let too_long = RequestBody::Fault { actor: "consensus".to_owned(), how: "stall:60001".to_owned() };
+    assert!(matches!(client.ask(too_long), ResponseBody::Refused(_)), "bounded");
+    let fault = RequestBody::Fault { actor: "consensus".to_owned(), how: "stall:8000".to_owned() };
+    let began = Instant::now();
+    assert_eq!(client.ask(fault), ResponseBody::Injected);
+    let stuck = || {
+        let stuck = node.records().into_iter().filter(|it| it["msg"] == "an actor is stuck");
+        stuck.filter(|it| it["actor"] == "consensus").collect::<Vec<_>>()
+    };
+    until("the stall is logged", DEADLINE, || !stuck().is_empty());
+    let noticed = began.elapsed();
+    assert!(noticed >= Duration::from_secs(5), "a stall is five seconds without progress, not {noticed:?}");
+    assert_eq!(stuck()[0]["in"], "Fault", "in what it is stuck");
+    println!("noticed after {noticed:?}");
+
+    // It answers only once it is over.
+    let after = status(&mut client);
+    assert!(began.elapsed() >= Duration::from_secs(8), "the thread was blocked: {:?}", began.elapsed());
+    assert_eq!(after.restarts, 0, "a stuck actor is not ended");
+    assert_eq!(stuck().len(), 1, "logged once");
+}

@@ -7,9 +7,10 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
-use loglog::config::{DaemonArgs, NodeConfig};
+use loglog::config::{DaemonArgs, Effective};
 use loglog::logging::Logging;
-use loglog_actors::{ClusterNode, Node, NodeOptions};
+use loglog::options::node_options;
+use loglog_actors::Node;
 use slog::{Logger, error, info, warn};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
     }
     info!(log, "configured"; "values" => effective.summary());
     let descriptors = raise_descriptor_limit(&log);
-    let result = actix_rt::System::new().block_on(run(&args, &effective.config, descriptors, &logging));
+    let result = actix_rt::System::new().block_on(run(&args, &effective, descriptors, &logging));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(reason) => {
@@ -55,23 +56,27 @@ fn complain(reason: &dyn std::fmt::Display) {
 
 async fn run(
     args: &DaemonArgs,
-    config: &NodeConfig,
+    effective: &Effective,
     descriptors: u64,
     logging: &Logging,
 ) -> Result<(), String> {
     let log = logging.logger();
+    let mut options = node_options(effective, logging);
+    // A quarter of the file descriptors is left for segments and peers.
+    options.connections_max = options.connections_max.min(descriptors / 4 * 3);
     // Before anything else: a signal that comes while the log is recovered must not kill the process half-way.
     let stop = stop_signal(log.clone()).map_err(|error| format!("cannot listen to signals: {error}"))?;
     tokio::pin!(stop);
     let _too_large =
         survive_file_size_limit().map_err(|error| format!("cannot listen to signals: {error}"))?;
     let node = tokio::select! {
-        node = Node::start(options(config, descriptors), log.clone()) => node.map_err(|error| error.to_string())?,
+        node = Node::start(options, log.clone()) => node.map_err(|error| error.to_string())?,
         // Nothing is served yet, so nothing is in flight.
         () = &mut stop => return Ok(()),
     };
     let identity = node.identity();
-    info!(log, "serving"; "clients" => %node.address(), "data" => %config.data.dir.display(),
+    let admin = node.admin_address().map_or("off".to_owned(), |address| address.to_string());
+    info!(log, "serving"; "clients" => %node.address(), "admin" => admin, "data" => %effective.config.data.dir.display(),
         "cluster" => %identity.cluster, "node" => identity.node.get(), "version" => env!("CARGO_PKG_VERSION"));
     match identity.members().map_or(0, |members| members.len()) {
         0 => info!(log, "this node is no member yet: it keeps nothing until it is taken in"),
@@ -135,43 +140,12 @@ async fn reload_levels(args: &DaemonArgs, logging: &Logging) -> std::convert::In
         match args.load() {
             Ok(effective) => {
                 let level = effective.config.log.level;
-                logging.level().set(level.general());
                 info!(log, "log level reloaded"; "log.level" => %level);
+                logging.level().set(level);
             }
             Err(error) => {
                 warn!(log, "the configuration cannot be read, the log level stays"; "error" => %error)
             }
         }
-    }
-}
-
-fn options(config: &NodeConfig, descriptors: u64) -> NodeOptions {
-    let bytes = |length: loglog_proto::Length| length.as_usize();
-    NodeOptions {
-        data_dir: config.data.dir.clone(),
-        cluster: config.cluster.id,
-        node: config.node.id,
-        listen_client: config.listen.client,
-        listen_peer: config.listen.peer,
-        cluster_nodes: config
-            .cluster
-            .nodes
-            .iter()
-            .map(|node| ClusterNode { id: node.id, peer: node.peer.clone(), client: node.client.clone() })
-            .collect(),
-        join: config.cluster.join,
-        advertise_client: config.advertise.client.clone(),
-        advertise_peer: config.advertise.peer.clone(),
-        segment_bytes_max: config.segment.bytes_max,
-        upload_bytes_max: bytes(config.upload.bytes_max),
-        connection_bytes_max: u32::try_from(config.connection.bytes_max.get()).unwrap_or(u32::MAX),
-        // A quarter of the file descriptors is left for segments and peers.
-        connections_max: u64::from(config.connection.max).min(descriptors / 4 * 3),
-        bulk_bytes_per_second: config.peers.bulk_bytes_per_second.get(),
-        free_min: config.data.free_min.get(),
-        accept_loss: config.data.accept_loss,
-        tick: config.raft.tick,
-        are_faults_allowed: config.debug.faults,
-        version: env!("CARGO_PKG_VERSION"),
     }
 }

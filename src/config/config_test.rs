@@ -130,6 +130,8 @@ fn a_bad_value_names_key_value_layer_and_what_is_expected() {
         ("data.accept_loss=yes", "expected true or false"),
         ("data.dir=", "expected the path of a directory"),
         ("listen.client=localhost", "such as 127.0.0.1:19194"),
+        ("listen.client=", "such as 127.0.0.1:19194"),
+        ("listen.admin=localhost", "or \"\" for nowhere"),
         ("cluster.id=xyz", "hex digits"),
         ("cluster.nodes=[1]", "expected a list"),
         ("cluster.nodes=[{id=1}]", "lacks its 'peer'"),
@@ -170,6 +172,16 @@ fn values_that_cannot_both_be_are_refused() {
     let said = message("", &[], &["cluster.join=true", "cluster.id=ab", nodes]);
     assert!(said.contains("'cluster.join' (from flag --set)") && said.contains("'cluster.nodes'"), "{said}");
     assert!(load("", &[], &["cluster.join=true", "cluster.id=ab"]).unwrap().config.cluster.join);
+}
+
+#[test]
+fn the_admin_endpoint_can_be_turned_off() {
+    let off = load("", &[], &["listen.admin="]).unwrap();
+    assert_eq!(off.config.listen.admin, None);
+    assert!(off.values().contains(&("listen.admin".to_owned(), "\"\"".to_owned())));
+    assert_eq!(load(&off.to_toml(), &[], &[]).unwrap().config, off.config);
+    let said = message("", &[], &["listen.admin=127.0.0.1:19194"]);
+    assert!(said.contains("'listen.admin'") && said.contains("'listen.client' too"), "{said}");
 }
 
 #[test]

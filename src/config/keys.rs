@@ -32,6 +32,12 @@ const FREE_BYTES: RangeInclusive<u64> = 0..=1 << 50;
 const BULK_BYTES: RangeInclusive<u64> = 0..=1 << 40;
 const TICK: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(10);
 
+/// Keys whose values are shown to nobody: neither in the log nor on the admin endpoint. None yet.
+const SECRETS: &[&str] = &[];
+
+/// What stands in a secret's place.
+const HIDDEN: &str = "\"(hidden)\"";
+
 /// All of them, in the order in which they are printed.
 pub(super) const KEYS: &[Key] = &[
     Key {
@@ -96,8 +102,8 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         name: "listen.admin",
-        set: |to, from| value::listen_address(from).map(|value| to.listen.admin = value),
-        show: |of| quoted(&of.listen.admin.to_string()),
+        set: |to, from| value::optional_listen_address(from).map(|value| to.listen.admin = value),
+        show: |of| quoted(&of.listen.admin.map(|address| address.to_string()).unwrap_or_default()),
     },
     Key {
         name: "advertise.client",
@@ -160,12 +166,38 @@ pub(super) const KEYS: &[Key] = &[
         show: |of| quoted(&format_duration(of.raft.tick)),
     },
     Key {
+        name: "actors.measure",
+        set: |to, from| value::switch(from).map(|value| to.actors.measure = value),
+        show: |of| of.actors.measure.to_string(),
+    },
+    Key {
         name: "debug.faults",
         set: |to, from| value::switch(from).map(|value| to.debug.faults = value),
         show: |of| of.debug.faults.to_string(),
     },
 ];
 
+/// `value` of the key called `name`, where strangers may see it.
+pub(super) fn for_strangers(name: &str, value: String) -> String {
+    hide(name, value, SECRETS)
+}
+
+fn hide(name: &str, value: String, secrets: &[&str]) -> String {
+    if secrets.contains(&name) { HIDDEN.to_owned() } else { value }
+}
+
 fn show_node(node: &NodeAddress) -> String {
     format!("{{ id = {}, peer = {}, client = {} }}", node.id, quoted(&node.peer), quoted(&node.client))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_hidden_and_every_secret_is_a_key() {
+        assert_eq!(hide("a.b", "1".into(), &["a.b"]), HIDDEN);
+        assert_eq!(hide("a.c", "1".into(), &["a.b"]), "1");
+        assert!(SECRETS.iter().all(|secret| KEYS.iter().any(|key| key.name == *secret)));
+    }
 }

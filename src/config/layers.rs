@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use config::{Environment, File, FileFormat, Map, Source, Value, ValueKind};
 
 use super::error::{ConfigError, Layer};
-use super::keys::{KEYS, Key};
+use super::keys::{KEYS, Key, for_strangers};
 use super::nearest::nearest;
 use super::{NodeConfig, value};
 
@@ -83,13 +83,19 @@ impl Effective {
         KEYS.iter().zip(&self.origins).map(|(key, layer)| (key.name, (key.show)(&self.config), layer))
     }
 
+    /// Every key with its value, as it would stand in a file: for whoever looks in from outside.
+    #[must_use]
+    pub fn values(&self) -> Vec<(String, String)> {
+        self.entries().map(|(name, value, _)| (name.to_owned(), for_strangers(name, value))).collect()
+    }
+
     /// The values that somebody set, on one line: for the start log.
     #[must_use]
     pub fn summary(&self) -> String {
         let set: Vec<String> = self
             .entries()
             .filter(|(_, _, layer)| **layer != Layer::Default)
-            .map(|(name, value, _)| format!("{name} = {value}"))
+            .map(|(name, value, _)| format!("{name} = {}", for_strangers(name, value)))
             .collect();
         if set.is_empty() { "all defaults".to_owned() } else { set.join(", ") }
     }
@@ -160,8 +166,8 @@ impl Effective {
                     .to_owned();
             return Err(self.conflict("cluster.join", problem));
         }
-        let listen =
-            [("client", config.listen.client), ("peer", config.listen.peer), ("admin", config.listen.admin)];
+        let mut listen = vec![("client", config.listen.client), ("peer", config.listen.peer)];
+        listen.extend(config.listen.admin.map(|address| ("admin", address)));
         for (at, (name, address)) in listen.iter().enumerate().skip(1) {
             if let Some((other, _)) = listen[..at].iter().find(|(_, o)| o == address && o.port() != 0) {
                 let key = if *name == "peer" { "listen.peer" } else { "listen.admin" };

@@ -121,6 +121,14 @@ pub(super) fn listen_address(value: &Value) -> Result<SocketAddr, Problem> {
     })
 }
 
+/// Where to listen; an empty text for nowhere.
+pub(super) fn optional_listen_address(value: &Value) -> Result<Option<SocketAddr>, Problem> {
+    if text(value)?.is_empty() {
+        return Ok(None);
+    }
+    listen_address(value).map(Some).map_err(|problem| format!("{problem}; or \"\" for nowhere"))
+}
+
 /// Where to connect: a name will do.
 fn dial_address(value: &Value) -> Result<String, Problem> {
     let address = text(value)?;

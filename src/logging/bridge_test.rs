@@ -81,10 +81,10 @@ fn tracing_events_arrive_with_their_fields_and_follow_the_level_at_run_time() {
     dispatcher::with_default(&Dispatch::new(subscriber), || {
         event(1);
         assert_eq!(kept.take(), [""; 0]);
-        levels.set(FilterLevel::Debug);
+        levels.set(LevelSpec::all(FilterLevel::Debug));
         event(2);
         assert_eq!(kept.take(), ["DEBUG read target=dependency::part size=2 ok=true"]);
-        levels.set(FilterLevel::Info);
+        levels.set(LevelSpec::info());
         event(3);
         assert_eq!(kept.take(), [""; 0]);
     });

@@ -1,12 +1,12 @@
 //! Which records pass.
 //!
 //! Owns:   the levels, their text (`info,raft=debug`), the handle that changes them at run time.
-//! Keeps:  a record that does not pass costs one atomic load.
+//! Keeps:  a record that nothing lets pass costs one atomic load.
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use slog::{Drain, FilterLevel, Level, Never, OwnedKVList, Record};
 
@@ -45,15 +45,24 @@ impl LevelSpec {
         Self { general: level, modules: Vec::new() }
     }
 
-    /// The level of every module that is not named.
-    pub const fn general(&self) -> FilterLevel {
-        self.general
-    }
-
     /// `info` for all.
     #[must_use]
     pub const fn info() -> Self {
         Self::all(FilterLevel::Info)
+    }
+
+    /// The level of `module`'s records.
+    fn of(&self, module: &str) -> FilterLevel {
+        let own = self.modules.iter().find(|(name, _)| {
+            module.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+        });
+        own.map_or(self.general, |(_, level)| *level)
+    }
+
+    /// The most talkative level of all, as a number.
+    fn max(&self) -> usize {
+        let modules = self.modules.iter().map(|(_, level)| level.as_usize());
+        modules.fold(self.general.as_usize(), usize::max)
     }
 }
 
@@ -101,46 +110,40 @@ pub struct LevelHandle(Arc<Levels>);
 
 #[derive(Debug)]
 struct Levels {
-    /// A [`FilterLevel`] as a number: what holds where no module fits.
-    general: AtomicUsize,
-    modules: Vec<(String, FilterLevel)>,
-    /// The most talkative of `modules`.
-    modules_max: usize,
+    /// The most talkative [`FilterLevel`] of all, as a number.
+    max: AtomicUsize,
+    spec: RwLock<LevelSpec>,
 }
 
 impl LevelHandle {
     pub(super) fn new(spec: &LevelSpec) -> Self {
-        let modules = spec.modules.clone();
-        let modules_max = modules.iter().map(|(_, level)| level.as_usize()).max().unwrap_or(0);
-        Self(Arc::new(Levels { general: AtomicUsize::new(spec.general.as_usize()), modules, modules_max }))
+        Self(Arc::new(Levels { max: AtomicUsize::new(spec.max()), spec: RwLock::new(spec.clone()) }))
     }
 
-    /// Sets the level for all modules that have none of their own.
-    pub fn set(&self, level: FilterLevel) {
-        self.0.general.store(level.as_usize(), Ordering::Relaxed);
+    /// Sets what holds from now on.
+    pub fn set(&self, spec: LevelSpec) {
+        let max = spec.max();
+        *self.0.spec.write().unwrap_or_else(PoisonError::into_inner) = spec;
+        self.0.max.store(max, Ordering::Relaxed);
     }
 
-    /// The level for all modules that have none of their own.
-    pub fn get(&self) -> FilterLevel {
-        FilterLevel::from_usize(self.0.general.load(Ordering::Relaxed)).unwrap_or(FilterLevel::Info)
+    /// What holds now.
+    #[must_use]
+    pub fn get(&self) -> LevelSpec {
+        self.0.spec.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether any module's records of this level pass.
     #[must_use]
     pub fn allows_any(&self, level: Level) -> bool {
-        level.as_usize() <= self.0.modules_max.max(self.0.general.load(Ordering::Relaxed))
+        level.as_usize() <= self.0.max.load(Ordering::Relaxed)
     }
 
     /// Whether `module`'s records of this level pass.
     #[must_use]
     pub fn allows(&self, level: Level, module: &str) -> bool {
-        let own = self.0.modules.iter().find(|(name, _)| {
-            module.strip_prefix(name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-        });
-        match own {
-            Some((_, limit)) => limit.accepts(level),
-            None => level.as_usize() <= self.0.general.load(Ordering::Relaxed),
-        }
+        self.allows_any(level)
+            && self.0.spec.read().unwrap_or_else(PoisonError::into_inner).of(module).accepts(level)
     }
 }
 
@@ -161,7 +164,7 @@ impl<D: Drain<Ok = (), Err = Never>> Drain for LevelFilter<D> {
     type Err = Never;
 
     fn log(&self, record: &Record<'_>, values: &OwnedKVList) -> Result<(), Never> {
-        if self.handle.allows_any(record.level()) && self.handle.allows(record.level(), record.module()) {
+        if self.handle.allows(record.level(), record.module()) {
             self.drain.log(record, values)
         } else {
             Ok(())
@@ -208,10 +211,13 @@ mod tests {
         let handle = LevelHandle::new(&LevelSpec::info());
         let other = handle.clone();
         assert!(!other.allows(Level::Debug, "x"));
-        handle.set(FilterLevel::Debug);
-        assert_eq!(other.get(), FilterLevel::Debug);
+        handle.set(LevelSpec::all(FilterLevel::Debug));
+        assert_eq!(other.get(), LevelSpec::all(FilterLevel::Debug));
         assert!(other.allows(Level::Debug, "x"));
-        handle.set(FilterLevel::Off);
+        handle.set("off,y=trace".parse().unwrap());
         assert!(!other.allows(Level::Critical, "x"));
+        assert!(other.allows(Level::Trace, "y::z"), "the modules of the new text count, too");
+        handle.set(LevelSpec::all(FilterLevel::Off));
+        assert!(!other.allows_any(Level::Critical));
     }
 }

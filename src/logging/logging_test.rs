@@ -29,7 +29,7 @@ fn json_is_one_object_a_line_and_the_end_flushes() {
     let actor = logging.logger().new(o!("actor" => "listener"));
     info!(actor, "two\nlines"; "port" => 19194);
     debug!(actor, "unseen");
-    logging.level().set(FilterLevel::Debug);
+    logging.level().set(LevelSpec::all(FilterLevel::Debug));
     debug!(actor, "seen");
     drop(logging);
     let bytes = bytes.0.lock().unwrap().clone();

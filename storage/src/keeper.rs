@@ -90,6 +90,12 @@ impl SegmentKeeper {
         }
     }
 
+    /// Bytes of the next segment's file that are prepared.
+    #[must_use]
+    pub fn spare_bytes(&self) -> u64 {
+        self.shared.spare_reserved()
+    }
+
     fn step(&mut self) -> Result<Prepared, IoFailure> {
         let mut slot = self.shared.spare();
         let wanted = HEADER as u64 + self.shared.segment_bytes();

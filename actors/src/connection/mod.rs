@@ -15,6 +15,7 @@ mod reader;
 mod reads;
 
 use std::io;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +31,7 @@ use loglog_proto::request::{PROTOCOL_VERSION, Request, RequestBody};
 use loglog_proto::response::{Data, Response, ResponseBody};
 use loglog_proto::{ClusterId, RequestId};
 use loglog_storage::ReadError;
+use serde_json::{Value, json};
 use slog::{debug, info};
 use tokio::sync::watch;
 
@@ -38,7 +40,7 @@ use self::reader::{Batch, RequestReader};
 use self::reads::{Reads, Step};
 use crate::consensus::{AskEnd, Ordered};
 use crate::credits::Credits;
-use crate::faults::{Fault, How, panic_as_told};
+use crate::faults::{Fault, How, fail_as_told};
 use crate::guard::Ctx;
 use crate::read_waiters::{Gone, Wait};
 use crate::services::Services;
@@ -47,6 +49,9 @@ use crate::upload_buffer::{Offer, Uploads};
 
 /// Silent sockets hold a place that others may want.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How soon a change of state is shown.
+const SHOWN_WITHIN: Duration = Duration::from_secs(1);
 
 /// The actor.
 pub struct Connection {
@@ -64,6 +69,8 @@ pub struct Connection {
     /// No further requests are taken; the connection ends when the last reply has left.
     is_draining: bool,
     count: Arc<AtomicU64>,
+    /// Where the client is.
+    address: Option<SocketAddr>,
 }
 
 /// Replies to this client.
@@ -89,7 +96,7 @@ impl Connection {
         services: Arc<Services>,
         count: Arc<AtomicU64>,
     ) -> Self {
-        let credits = services.credits();
+        let (credits, address) = (services.credits(), socket.peer_addr().ok());
         count.fetch_add(1, Ordering::Relaxed);
         Self {
             client,
@@ -104,6 +111,7 @@ impl Connection {
             in_flight: 0,
             is_draining: false,
             count,
+            address,
         }
     }
 
@@ -119,6 +127,15 @@ impl Connection {
             reader.next().await.map(|batch| (batch, reader))
         }));
         Ok(())
+    }
+
+    fn observe(&self) -> Value {
+        json!({
+            "peer": self.address.map(|address| address.to_string()),
+            "bytes_held": self.credits.held(),
+            "requests_in_flight": self.in_flight + self.reads.len(),
+            "unsent_bytes": self.outbox.as_ref().map_or(0, Outbox::len),
+        })
     }
 
     fn reply(&mut self, id: RequestId, body: ResponseBody) {
@@ -168,7 +185,7 @@ impl Connection {
         for (id, refusal) in malformed {
             self.refuse(id, refusal);
         }
-        let route = Route::new(ctx.this(), credits);
+        let route = Route::new(ctx.this(), credits, Arc::clone(&self.services.measures));
         let (mut appends, mut uploads) = (Vec::new(), Vec::new());
         for Request { id, body } in requests {
             match body {
@@ -345,6 +362,8 @@ impl Actor for Connection {
     type Context = Ctx<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        // There may be ten thousand.
+        ctx.show_within(SHOWN_WITHIN, Self::observe);
         if let Err(error) = self.open(ctx) {
             debug!(ctx.log(), "a connection was gone before it began"; "error" => %error);
             ctx.stop();
@@ -368,6 +387,7 @@ impl Drop for Connection {
 
 impl StreamHandler<io::Result<Batch>> for Connection {
     fn handle(&mut self, batch: io::Result<Batch>, ctx: &mut Self::Context) {
+        let begun = ctx.begin::<Batch>();
         match batch {
             Ok(batch) if !self.is_draining => self.take(batch, ctx),
             Ok(_) => {}
@@ -376,6 +396,7 @@ impl StreamHandler<io::Result<Batch>> for Connection {
                 ctx.stop();
             }
         }
+        ctx.end(begun);
     }
 
     /// The client has closed its side; it may still wait for replies.
@@ -419,7 +440,7 @@ impl Handler<Fault> for Connection {
     type Result = ();
 
     fn handle(&mut self, Fault(how): Fault, ctx: &mut Self::Context) {
-        panic_as_told(how, ctx);
+        fail_as_told(how, ctx);
     }
 }
 

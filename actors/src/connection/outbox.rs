@@ -64,6 +64,11 @@ impl Outbox {
         self.buffer.len() > CHOKE_BYTES
     }
 
+    /// Bytes that wait for the socket.
+    pub(crate) fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.buffer.is_empty()
     }

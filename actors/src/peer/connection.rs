@@ -17,6 +17,7 @@ use loglog_proto::peer::{
     Copy, Locate, PEER_FRAME_BYTES_MAX, PEER_HELLO_BYTES_MAX, PeerHello, PeerMessage, RaftMessage, Seek,
 };
 use loglog_storage::Member;
+use serde_json::json;
 use slog::{debug, info, warn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,6 +58,9 @@ pub struct PeerConnection {
     /// Whether that was; the reader and the listener look too.
     is_known: Arc<AtomicBool>,
 }
+
+/// What came in one read of the socket, as it is called among the actor's messages.
+struct PeerMessages;
 
 /// Who speaks, and in which lives of his storage and of ours.
 #[derive(Clone, Copy, Debug)]
@@ -298,6 +302,7 @@ impl Actor for PeerConnection {
     type Context = Ctx<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.show(|it| json!({ "peer": it.peer.map(|peer| peer.id.node().get()) }));
         if let Err(error) = self.open(ctx) {
             debug!(ctx.log(), "a peer was gone before it began"; "error" => %error);
             ctx.stop();
@@ -313,10 +318,12 @@ impl Actor for PeerConnection {
 
 impl StreamHandler<io::Result<Vec<PeerMessage>>> for PeerConnection {
     fn handle(&mut self, messages: io::Result<Vec<PeerMessage>>, ctx: &mut Self::Context) {
+        let begun = ctx.begin::<PeerMessages>();
         match messages {
             Ok(messages) => self.take(messages, ctx),
             Err(error) => self.refuse(Refusal::new(Code::BadRequest, error.to_string()), ctx),
         }
+        ctx.end(begun);
     }
 
     /// What was asked is answered still.

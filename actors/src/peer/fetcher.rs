@@ -22,6 +22,7 @@ use loglog_proto::error::{Code, Refusal};
 use loglog_proto::peer::{Copy, PeerMessage, Seek};
 use loglog_proto::{LogId, RaftId, RequestId, crc32c};
 use loglog_storage::Member;
+use serde_json::json;
 use slog::debug;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
@@ -31,7 +32,7 @@ use super::pace::Pace;
 use super::traffic::PeerTraffic;
 use super::{SharedIdentity, socket};
 use crate::consensus::{ConsensusSlot, Payloads};
-use crate::faults::{Fault, Faults, panic_as_told};
+use crate::faults::{Fault, Faults, fail_as_told};
 use crate::guard::Ctx;
 use crate::supervisor::Handle;
 
@@ -292,8 +293,15 @@ async fn copy(identity: &SharedIdentity, idle: &Pool, peer: &Member, want: &Want
 impl Actor for Fetcher {
     type Context = Ctx<Self>;
 
-    fn started(&mut self, _ctx: &mut Self::Context) {
+    fn started(&mut self, ctx: &mut Self::Context) {
         self.faults.on_start(NAME);
+        ctx.show(|fetcher| {
+            json!({
+                "in_flight": fetcher.running.len(),
+                "fetches": fetcher.traffic.fetches(),
+                "bytes": fetcher.traffic.fetched_bytes(),
+            })
+        });
     }
 }
 
@@ -349,7 +357,7 @@ impl Handler<Fault> for Fetcher {
     type Result = ();
 
     fn handle(&mut self, Fault(how): Fault, ctx: &mut Self::Context) {
-        panic_as_told(how, ctx);
+        fail_as_told(how, ctx);
     }
 }
 

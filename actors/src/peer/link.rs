@@ -16,14 +16,16 @@ use loglog_proto::error::{Code, Refusal};
 use loglog_proto::peer::{PeerAccepted, PeerMessage, PeerStanding, RaftMessage};
 use loglog_proto::{NodeId, RaftId};
 use loglog_storage::Member;
+use serde_json::{Value, json};
 use slog::{debug, info, warn};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::{SharedIdentity, socket};
 use crate::consensus::{ConsensusSlot, PeerAccepts, Unreachable};
-use crate::faults::{Fault, Faults, panic_as_told};
+use crate::faults::{Fault, Faults, fail_as_told};
 use crate::guard::Ctx;
+use crate::view::LogView;
 
 /// Bytes that may wait for a slow peer.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
@@ -41,6 +43,7 @@ pub struct PeerLink {
     peer: Option<Member>,
     identity: SharedIdentity,
     consensus: ConsensusSlot,
+    view: Arc<LogView>,
     faults: Faults,
     send: Option<Arc<OwnedWriteHalf>>,
     /// The life of our storage that this connection's hello named.
@@ -84,6 +87,7 @@ impl PeerLink {
         aim: Aim,
         identity: SharedIdentity,
         consensus: ConsensusSlot,
+        view: Arc<LogView>,
         faults: Faults,
     ) -> Self {
         Self {
@@ -92,6 +96,7 @@ impl PeerLink {
             peer: None,
             identity,
             consensus,
+            view,
             faults,
             send: None,
             life: 0,
@@ -106,7 +111,7 @@ impl PeerLink {
     /// Begins anew, with whoever is aimed at.
     fn begin(&mut self, ctx: &mut Ctx<Self>) {
         self.attempt += 1;
-        self.send = None;
+        self.unlink();
         self.queue = BytesMut::new();
         self.backoff = BACKOFF.0;
         self.peer = self.aim.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -171,6 +176,7 @@ impl PeerLink {
         self.is_flushing = false;
         let (receive, send) = socket.into_split();
         self.send = Some(Arc::new(send));
+        self.identity.set_linked(peer, true);
         let attempt = self.attempt;
         ctx.spawn(wrap_future::<_, Self>(end_of(receive)).map(move |error, link, ctx| {
             if link.attempt == attempt {
@@ -184,7 +190,7 @@ impl PeerLink {
     }
 
     fn lost(&mut self, error: &io::Error, ctx: &mut Ctx<Self>) {
-        if self.send.take().is_some() {
+        if self.unlink() {
             info!(ctx.log(), "lost the link to a peer"; "error" => %error);
             self.attempt += 1;
             self.queue = BytesMut::new();
@@ -198,6 +204,28 @@ impl PeerLink {
             // A consensus that is down asks again when it is up.
             let _ = consensus.tell(Unreachable(peer));
         }
+    }
+
+    fn observe(&self) -> Value {
+        let status = self.view.peers().into_iter().find(|it| Some(it.id) == self.id());
+        let lag = status.and_then(|status| status.lag);
+        json!({
+            "peer": self.peer.as_ref().map(|peer| peer.id.node().get()),
+            "address": self.peer.as_ref().map(|peer| &peer.peer_address),
+            "connected": self.send.is_some(),
+            "queued_bytes": self.queue.len(),
+            "matched": lag.map(|lag| lag.matched.get()),
+            "lag_batches": lag.map(|lag| lag.batches),
+            "lag_bytes": lag.map(|lag| lag.bytes),
+        })
+    }
+
+    /// Takes the connection away, if there is one.
+    fn unlink(&mut self) -> bool {
+        if let Some(peer) = self.id() {
+            self.identity.set_linked(peer, false);
+        }
+        self.send.take().is_some()
     }
 
     fn id(&self) -> Option<RaftId> {
@@ -235,11 +263,19 @@ async fn end_of(mut receive: OwnedReadHalf) -> io::Error {
     }
 }
 
+impl Drop for PeerLink {
+    /// After a panic, too, the connection is gone.
+    fn drop(&mut self) {
+        self.unlink();
+    }
+}
+
 impl Actor for PeerLink {
     type Context = Ctx<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.faults.on_start(&self.name);
+        ctx.show(Self::observe);
         self.begin(ctx);
     }
 }
@@ -279,6 +315,6 @@ impl Handler<Fault> for PeerLink {
     type Result = ();
 
     fn handle(&mut self, Fault(how): Fault, ctx: &mut Self::Context) {
-        panic_as_told(how, ctx);
+        fail_as_told(how, ctx);
     }
 }

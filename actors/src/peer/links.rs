@@ -24,6 +24,7 @@ use crate::consensus::ConsensusSlot;
 use crate::faults::Faults;
 use crate::node::permanent;
 use crate::supervisor::{Handle, Supervisor};
+use crate::view::LogView;
 
 /// The most links: twice the members that there can be, for those who come and go.
 const LINKS_MAX: usize = 2 * MEMBERS_MAX;
@@ -35,6 +36,8 @@ pub struct LinkParts {
     pub identity: SharedIdentity,
     /// Whom to tell what became of a link.
     pub consensus: ConsensusSlot,
+    /// How peers stand.
+    pub view: Arc<LogView>,
     /// Spawns their actors.
     pub supervisor: Supervisor,
     /// In this thread.
@@ -130,13 +133,14 @@ impl Links {
     }
 
     fn spawn(&self, member: &Member) -> Link {
-        let LinkParts { identity, consensus, supervisor, arbiter, faults } = &self.parts;
+        let LinkParts { identity, consensus, view, supervisor, arbiter, faults } = &self.parts;
         let (name, aim) = (PeerLink::name(member.id.node()), Aim::default());
         *lock(&aim) = Some(member.clone());
         let own = (name.clone(), aim.clone(), Arc::clone(identity), consensus.clone(), faults.clone());
+        let view = Arc::clone(view);
         let handle = supervisor.spawn(permanent(&name, "PeerLink"), arbiter, move || {
             let (name, aim, identity, consensus, faults) = own.clone();
-            PeerLink::new(name, aim, identity, consensus, faults)
+            PeerLink::new(name, aim, identity, consensus, Arc::clone(&view), faults)
         });
         faults.enlist(&name, &handle);
         Link { aim, handle }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use actix::{Actor, Handler, StreamHandler};
 use actix_rt::ArbiterHandle;
+use serde_json::json;
 use slog::{Logger, warn};
 
 use super::SharedIdentity;
@@ -20,7 +21,7 @@ use super::links::Links;
 use super::pace::Pace;
 use super::traffic::PeerTraffic;
 use crate::consensus::ConsensusSlot;
-use crate::faults::{Fault, Faults, panic_as_told};
+use crate::faults::{Fault, Faults, fail_as_told};
 use crate::guard::{Ctx, Restart};
 use crate::supervisor::{Child, Handle, Supervisor};
 use crate::upload_buffer::UploadBuffer;
@@ -135,6 +136,11 @@ impl Actor for PeerListener {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.parts.faults.on_start(NAME);
+        ctx.show(|listener| {
+            let living = listener.parts.living.lock().unwrap_or_else(PoisonError::into_inner);
+            let living = living.iter().filter(|it| !it.handle.stats().state().has_ended());
+            json!({ "connections": living.count(), "connections_max": CONNECTIONS_MAX })
+        });
         // The socket was bound before; what fails here fails again, and the supervisor gives up on it.
         self.listen(ctx).expect("a bound socket can be listened to");
     }
@@ -153,6 +159,6 @@ impl Handler<Fault> for PeerListener {
     type Result = ();
 
     fn handle(&mut self, Fault(how): Fault, ctx: &mut Self::Context) {
-        panic_as_told(how, ctx);
+        fail_as_told(how, ctx);
     }
 }

@@ -25,6 +25,7 @@ use slog::{Logger, info, warn};
 
 use super::SharedIdentity;
 use super::bulk::{BulkError, BulkSource};
+use crate::measures::Measures;
 use crate::storage_group::RecoveryError;
 
 /// First and longest wait between two rounds over the peers.
@@ -35,6 +36,7 @@ pub(crate) struct Mender {
     dir: Arc<DataDir>,
     options: OpenOptions,
     peers: Vec<BulkSource>,
+    measures: Arc<Measures>,
     /// What is waited for, as it was told last.
     told: String,
     log: Logger,
@@ -68,6 +70,7 @@ impl Mender {
         mut options: OpenOptions,
         refused: &RecoveryError,
         identity: &SharedIdentity,
+        measures: Arc<Measures>,
         log: &Logger,
     ) -> Option<Self> {
         match refused {
@@ -84,7 +87,7 @@ impl Mender {
         }
         warn!(log, "the log is damaged: repairing it from the other nodes; until that is done this node neither votes nor leads";
             "damage" => %refused.damage(), "peers" => peers.len());
-        Some(Self { dir, options, peers, told: String::new(), log: log.clone() })
+        Some(Self { dir, options, peers, measures, told: String::new(), log: log.clone() })
     }
 
     /// Repairs until the log opens.
@@ -131,6 +134,7 @@ impl Mender {
             Opened::Gap(gap) => Ok(Some(gap)),
             Opened::Whole => Ok(None),
             Opened::Cut(bytes, aside) => {
+                self.measures.repaired();
                 warn!(self.log, "cut what the other nodes have proved to be never committed";
                     "from" => self.options.uncommitted_from.map(Offset::get), "bytes" => bytes, "kept_aside" => ?aside);
                 Ok(None)
@@ -146,6 +150,7 @@ impl Mender {
                 let (dir, offset) = (Arc::clone(&self.dir), gap.offset);
                 let repaired = blocking(move || dir.repair(header, offset)?.finish());
                 let aside = repaired.await.map_err(Failed::Final)??;
+                self.measures.repaired();
                 warn!(self.log, "cut a sealed segment to its length"; "at" => offset.get(), "kept_aside" => ?aside);
                 Ok(())
             }
@@ -214,6 +219,7 @@ impl Mender {
         let Some(repair) = repair else { return Ok(()) };
         let (base, end_offset) = (repair.header().base_offset, repair.end());
         let aside = blocking(move || repair.finish()).await.map_err(Failed::Final)??;
+        self.measures.repaired();
         warn!(self.log, "repaired a range of the log from another node"; "node" => node.get(), "segment" => %base,
             "from" => gap.offset.get(), "to" => end_offset.get(), "kept_aside" => ?aside);
         end.map_err(|error| Failed::Later(format!("node {node}: {}", words(&error))))

@@ -27,7 +27,7 @@ pub mod receiver;
 pub(crate) mod socket;
 pub mod traffic;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
@@ -57,6 +57,8 @@ pub struct PeerIdentity {
     /// Those who speak to us and are no members as far as we know: a leader perhaps that came while we were away.
     /// With the index of the membership that each goes by: ours tells of him or not once it has reached that.
     pub introduced: Mutex<BTreeMap<NodeId, (Member, Index)>>,
+    /// Peers that our links have reached.
+    pub linked: Mutex<BTreeSet<RaftId>>,
     /// This life of our storage, 0 while there is none.
     pub life: AtomicU64,
 }
@@ -123,6 +125,28 @@ impl PeerIdentity {
     pub fn sources(&self) -> Vec<Member> {
         let introduced = self.introduced.lock().unwrap_or_else(PoisonError::into_inner);
         self.others().into_iter().chain(introduced.values().map(|(member, _)| member.clone())).collect()
+    }
+
+    /// The membership as a whole, once there is one.
+    #[must_use]
+    pub fn membership(&self) -> Option<Membership> {
+        let membership = self.membership.read().unwrap_or_else(PoisonError::into_inner);
+        membership.clone().filter(|membership| membership.index > Index::ZERO)
+    }
+
+    /// Whether our link has reached this peer.
+    #[must_use]
+    pub fn is_linked(&self, peer: RaftId) -> bool {
+        self.linked.lock().unwrap_or_else(PoisonError::into_inner).contains(&peer)
+    }
+
+    pub(crate) fn set_linked(&self, peer: RaftId, is_linked: bool) {
+        let mut linked = self.linked.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_linked {
+            linked.insert(peer);
+        } else {
+            linked.remove(&peer);
+        }
     }
 
     fn membership_index(&self) -> Index {
@@ -233,6 +257,7 @@ mod tests {
             patience: Duration::from_secs(5),
             membership: RwLock::new(is_formed.then_some(membership)),
             introduced: Mutex::default(),
+            linked: Mutex::default(),
             life: AtomicU64::new(1),
         }
     }

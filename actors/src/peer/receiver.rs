@@ -16,6 +16,7 @@ use loglog_core::chunk::Chunk;
 use loglog_core::effects::Install;
 use loglog_proto::{LogId, Offset};
 use loglog_storage::{DataDir, InstallError, Installer, Member, MetaState};
+use serde_json::json;
 use slog::{info, warn};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -24,7 +25,7 @@ use super::bulk::{BulkError, BulkSource};
 use super::pace::Pace;
 use super::traffic::PeerTraffic;
 use crate::consensus::{ConsensusSlot, InstallFailed};
-use crate::faults::{Fault, Faults, panic_as_told};
+use crate::faults::{Fault, Faults, fail_as_told};
 use crate::guard::Ctx;
 use crate::storage_group::Fatal;
 
@@ -180,8 +181,9 @@ async fn blocking<R: Send + 'static>(
 impl Actor for SnapshotReceiver {
     type Context = Ctx<Self>;
 
-    fn started(&mut self, _ctx: &mut Self::Context) {
+    fn started(&mut self, ctx: &mut Self::Context) {
         self.parts.faults.on_start(NAME);
+        ctx.show(|receiver| json!({ "is_copying": receiver.is_busy }));
         // A copy of an earlier life of this actor went with it.
         if let Some(consensus) = self.parts.consensus.get() {
             let _ = consensus.tell(InstallFailed);
@@ -210,6 +212,6 @@ impl Handler<Fault> for SnapshotReceiver {
     type Result = ();
 
     fn handle(&mut self, Fault(how): Fault, ctx: &mut Self::Context) {
-        panic_as_told(how, ctx);
+        fail_as_told(how, ctx);
     }
 }

@@ -17,7 +17,7 @@ use loglog_storage::{LogReader, LogStart, Member, Membership};
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry};
 use raft::{ProgressState, SnapshotStatus};
 
-use super::{Consensus, Proposed, Role, log_id, log_store, own_entry, own_id};
+use super::{Consensus, PeerProgress, Proposed, Role, log_id, log_store, own_entry, own_id};
 use crate::batch::{Content, control_payload};
 use crate::control::Control;
 use crate::effects::{Answer, Effects};
@@ -370,6 +370,23 @@ impl<T> Consensus<T> {
 
     fn matched(&self, id: RaftId) -> u64 {
         self.raw.raft.prs().get(id.get()).map_or(0, |progress| progress.matched)
+    }
+
+    /// How every other member stands.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerProgress> {
+        let (leads, own) = (self.role == Role::Leader, own_id(&self.meta));
+        let others = ids(&self.meta.membership).into_iter().filter(|id| *id != own);
+        let peer = |id| {
+            let matched = leads.then(|| Index::new(self.matched(id)));
+            PeerProgress {
+                id,
+                matched,
+                matched_end: matched.and_then(|index| self.raw.store().end_of(index)),
+                silent_ticks: self.heard.get(&id).map(|at| self.ticks.saturating_sub(*at)),
+            }
+        };
+        others.map(peer).collect()
     }
 
     fn lags(&self) -> BTreeMap<RaftId, u64> {

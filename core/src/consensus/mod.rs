@@ -107,10 +107,25 @@ pub struct ConsensusStatus {
     pub place: Place,
     /// Appends that wait for their place.
     pub queued: usize,
+    /// Batches that this node proposed and that are not committed yet.
+    pub in_flight: usize,
     /// Writers remembered.
     pub writers: usize,
     /// Whether appends are refused for want of space.
     pub disk_full: bool,
+}
+
+/// How another member stands, as far as this node knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerProgress {
+    /// Who.
+    pub id: RaftId,
+    /// The last batch that it surely holds; only a leader knows.
+    pub matched: Option<Index>,
+    /// Where that batch ends, if it is recent enough to be known from memory.
+    pub matched_end: Option<Offset>,
+    /// Ticks since it was heard last.
+    pub silent_ticks: Option<u64>,
 }
 
 /// What a node does.
@@ -384,6 +399,7 @@ impl<T> Consensus<T> {
             membership: self.meta.membership.index,
             place: self.place(),
             queued: self.queue.len(),
+            in_flight: self.proposed.len(),
             writers: self.writers.len(),
             disk_full: self.disk_full(self.refused_bytes),
         }

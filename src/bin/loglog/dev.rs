@@ -3,19 +3,19 @@
 //! Owns:   where its nodes listen and keep their data.
 //! Never:  is meant for data that matters: one process, one disk, one machine.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 
-use loglog::config::NodeConfig;
+use loglog::config::{Effective, Sources};
 use loglog::logging::{LevelSpec, LogFormat, Logging};
-use loglog_actors::{ClusterNode, Node, NodeOptions};
-use loglog_proto::{ClusterId, NodeId};
+use loglog::options::node_options;
+use loglog_actors::Node;
 use tokio::sync::watch;
 
 use crate::exit::{Outcome, Stop};
 
 /// Every cluster of this command has it; it is never reached from another machine.
-const CLUSTER: u64 = 0x0000_1091_09de_0001;
+const CLUSTER: &str = "0000109109de0001";
 /// Ports of the first node; those of the next are 100 higher.
 const FIRST_PORT: u16 = 19194;
 const PORT_STEP: u16 = 100;
@@ -42,23 +42,16 @@ pub(crate) fn run(args: &Args) -> Outcome {
 }
 
 async fn serve(args: &Args, logging: &Logging) -> Outcome {
-    let nodes: Vec<ClusterNode> = (0..args.nodes)
-        .map(|at| ClusterNode {
-            id: NodeId::new(u32::from(at) + 1).expect("counted from 1"),
-            peer: address(at, 1).to_string(),
-            client: address(at, 0).to_string(),
-        })
-        .collect();
-    let starts = (0..args.nodes).map(|at| {
+    let mut starts = Vec::new();
+    for at in 0..args.nodes {
         let log = logging.logger().new(slog::o!("node" => at + 1));
-        Node::start(options(args, at, &nodes), log)
-    });
-    let mut started = Vec::new();
+        starts.push(Node::start(node_options(&configured(args, at)?, logging), log));
+    }
+    let mut started: Vec<Node> = Vec::new();
     for node in futures_util::future::join_all(starts).await {
         started.push(node.map_err(|error| Stop::failed(error.to_string()))?);
     }
-    let endpoints: Vec<&str> = nodes.iter().map(|node| node.client.as_str()).collect();
-    tell(&endpoints, args);
+    tell(&started, args);
     let (stop, stopped) = watch::channel(false);
     let serving = started.into_iter().map(|node| {
         let mut stopped = stopped.clone();
@@ -81,49 +74,66 @@ async fn serve(args: &Args, logging: &Logging) -> Outcome {
     results.into_iter().find_map(Result::err).map_or(Ok(()), |error| Err(Stop::failed(error.to_string())))
 }
 
-fn tell(endpoints: &[&str], args: &Args) {
+fn tell(nodes: &[Node], args: &Args) {
+    let endpoints: Vec<String> = nodes.iter().map(|node| node.address().to_string()).collect();
     let list = endpoints.join(",");
     eprintln!(
         "{} nodes in this process, data in {}; ctrl-c stops them\n",
         endpoints.len(),
         args.data.display()
     );
-    for (number, endpoint) in endpoints.iter().enumerate() {
-        eprintln!("  node {}  {endpoint}", number + 1);
+    for (number, (endpoint, node)) in endpoints.iter().zip(nodes).enumerate() {
+        let page = node.admin_address().map(|page| format!("  http://{page}/")).unwrap_or_default();
+        eprintln!("  node {}  {endpoint}{page}", number + 1);
     }
     eprintln!("\ntry, in another terminal:\n");
     eprintln!("  export LOGLOG_ENDPOINTS={list}");
     eprintln!("  echo hello | loglog append");
     eprintln!("  loglog tail -f");
     eprintln!("  loglog status");
-    eprintln!("  loglog members list\n");
+    eprintln!("  loglog members list");
+    if let Some(page) = nodes.first().and_then(Node::admin_address) {
+        eprintln!("  loglog actors --admin {page}");
+    }
+    eprintln!();
 }
 
 fn address(at: u16, offset: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], FIRST_PORT + at * PORT_STEP + offset))
 }
 
-fn options(args: &Args, at: u16, nodes: &[ClusterNode]) -> NodeOptions {
-    let config = NodeConfig::default();
-    NodeOptions {
-        data_dir: args.data.join((at + 1).to_string()),
-        cluster: ClusterId::new(CLUSTER),
-        node: nodes[usize::from(at)].id,
-        listen_client: address(at, 0),
-        listen_peer: address(at, 1),
-        cluster_nodes: nodes.to_vec(),
-        join: false,
-        advertise_client: None,
-        advertise_peer: None,
-        segment_bytes_max: config.segment.bytes_max,
-        upload_bytes_max: config.upload.bytes_max.as_usize(),
-        connection_bytes_max: u32::try_from(config.connection.bytes_max.get()).unwrap_or(u32::MAX),
-        connections_max: u64::from(config.connection.max),
-        bulk_bytes_per_second: config.peers.bulk_bytes_per_second.get(),
-        free_min: config.data.free_min.get(),
-        accept_loss: false,
-        tick: config.raft.tick,
-        are_faults_allowed: false,
-        version: env!("CARGO_PKG_VERSION"),
+/// Where a node's admin endpoint goes. It is there to be looked at, so where the port is taken any other does.
+fn admin(at: u16) -> SocketAddr {
+    let wanted = address(at, 2);
+    match TcpListener::bind(wanted) {
+        Ok(_) => wanted,
+        Err(error) => {
+            eprintln!("loglog: no admin endpoint on {wanted} ({error}): it gets another port");
+            SocketAddr::from(([127, 0, 0, 1], 0))
+        }
     }
+}
+
+/// A node's configuration, as if it had been written down.
+fn configured(args: &Args, at: u16) -> Outcome<Effective> {
+    let member = |at: u16| {
+        let (peer, client) = (address(at, 1), address(at, 0));
+        format!("{{ id = {}, peer = \"{peer}\", client = \"{client}\" }}", at + 1)
+    };
+    let members: Vec<String> = (0..args.nodes).map(member).collect();
+    let set = vec![
+        format!("cluster.id={CLUSTER}"),
+        format!("cluster.nodes=[{}]", members.join(", ")),
+        format!("node.id={}", at + 1),
+        format!("listen.client={}", address(at, 0)),
+        format!("listen.peer={}", address(at, 1)),
+        format!("listen.admin={}", admin(at)),
+        format!("log.level={}", args.log),
+    ];
+    // The environment's variables are a daemon's: they would be the same for all nodes.
+    let sources = Sources { file: None, environment: Some(Default::default()), set };
+    let mut effective = sources.load().map_err(|error| Stop::failed(error.to_string()))?;
+    // A path need not be a text.
+    effective.config.data.dir = args.data.join((at + 1).to_string());
+    Ok(effective)
 }

@@ -9,7 +9,7 @@ pub(crate) struct Args {
     /// The actor's name, as `loglog status` prints it.
     actor: String,
 
-    /// Where it fails: handler, async or started.
+    /// Where it fails: handler, async or started; or that it gets stuck, for so many milliseconds: stall:5000.
     how: String,
 }
 

@@ -4,6 +4,8 @@
 //! Keeps:  data goes to standard output, words to standard error.
 //! Never:  does more than call the client (or, offline, storage) and print.
 
+mod actors;
+mod admin;
 mod append;
 mod bench;
 mod completions;
@@ -22,6 +24,7 @@ mod read;
 mod status;
 mod table;
 mod tail;
+mod top;
 mod trim;
 mod verify;
 
@@ -54,6 +57,10 @@ enum Command {
     End(end::Args),
     /// Print how a node is.
     Status(status::Args),
+    /// Print what each actor of a node is doing.
+    Actors(actors::Args),
+    /// Watch what a cluster and its actors are doing, until q.
+    Top(top::Args),
     /// Drop the log's beginning, and print where it starts then.
     Trim(trim::Args),
     /// See and change who keeps the log.
@@ -98,6 +105,8 @@ fn run(cli: Cli) -> Outcome {
         Command::Tail(args) => online(tail::run(args, at)),
         Command::End(args) => online(end::run(args, at)),
         Command::Status(args) => online(status::run(args, at)),
+        Command::Actors(args) => actors::run(&args),
+        Command::Top(args) => online(top::run(args)),
         Command::Trim(args) => online(trim::run(args, at)),
         Command::Members(what) => online(members::run(what, at)),
         Command::Leader(what) => online(leader::run(what, at)),

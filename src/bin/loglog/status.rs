@@ -178,7 +178,7 @@ fn actors(actors: &[ActorStatus]) -> String {
     table(&rows)
 }
 
-fn uptime(seconds: u64) -> String {
+pub(crate) fn uptime(seconds: u64) -> String {
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
     match seconds {
         0..60 => format!("{seconds} s"),
