@@ -344,7 +344,7 @@ impl Consensus {
         }
         let Effects { save, groups, members, messages, standing, wants, fetches, committed, mark, .. } =
             effects;
-        let Effects { trim, install, answers, .. } = effects;
+        let Effects { trim, install, hands_over, answers, .. } = effects;
         if let Some(state) = save
             && let Err(error) = self.meta.save(*state)
         {
@@ -395,6 +395,9 @@ impl Consensus {
         }
         for fetch in fetches {
             self.read_old(fetch, ctx);
+        }
+        if let Some((successor, reason)) = hands_over {
+            warn!(ctx.log(), "another node is asked to lead"; "successor" => successor.node().get(), "why" => %reason);
         }
         let standing = (status.role, status.term, status.leader);
         if self.standing != Some(standing) {

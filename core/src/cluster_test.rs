@@ -210,6 +210,8 @@ struct Cluster {
     next_token: u64,
     /// Whether nobody hears how others stand.
     is_deaf: bool,
+    /// A node whose disk is through with nothing.
+    hung: Option<usize>,
     /// Every committed byte that any node showed, by offset.
     seen: BTreeMap<Offset, (LogId, Vec<(WriterId, Sequence)>)>,
     leaders: HashMap<Term, RaftId>,
@@ -232,6 +234,7 @@ impl Cluster {
             tokens: HashMap::new(),
             next_token: 1,
             is_deaf: false,
+            hung: None,
             seen: BTreeMap::new(),
             leaders: HashMap::new(),
             now: 0,
@@ -499,6 +502,7 @@ impl Cluster {
                 self.turn(at);
             }
             20..75 => self.deliver(),
+            75..92 if self.hung == Some(at) => {}
             75..92 => self.sync(at),
             92..97 => self.fetch(at),
             _ => {}
@@ -652,6 +656,58 @@ fn s26_a_leader_hands_over_to_a_voter_that_has_the_log() {
         }
     }
     panic!("{first:?} leads for ever");
+}
+
+#[test]
+fn a_leader_whose_disk_hangs_is_followed_by_one_whose_disk_does_not() {
+    let (mut cluster, at) = settled();
+    let end = cluster.nodes[at].committed;
+    cluster.hung = Some(at);
+    for _ in 0..20_000 {
+        cluster.step();
+        if cluster.leader().is_some_and(|now| now != at && cluster.nodes[now].committed > end) {
+            assert!(cluster.leaders.len() < 5, "it hands over, and there is no fight: {:?}", cluster.leaders);
+            return;
+        }
+    }
+    panic!("nothing is committed while the leader's disk hangs");
+}
+
+#[test]
+fn s37_a_full_leader_is_followed_by_one_that_has_room() {
+    let (mut cluster, at) = settled();
+    let end = cluster.nodes[at].committed;
+    cluster.nodes[at].consensus.set_available(Settings::default().free_min);
+    for _ in 0..20_000 {
+        cluster.step();
+        if cluster.leader().is_some_and(|now| now != at && cluster.nodes[now].committed > end) {
+            return;
+        }
+    }
+    panic!("nothing is committed while the leader's disk is full");
+}
+
+#[test]
+fn s37_a_full_leader_leads_on_where_nobody_has_room() {
+    let (mut cluster, at) = settled();
+    cluster.is_deaf = true;
+    let start = (Offset::ZERO, Index::new(2), Term::new(1));
+    let peers = (0..3).filter(|it| *it != at).map(|it| cluster.nodes[it].id).collect::<Vec<_>>();
+    for peer in peers {
+        let standing = PeerStanding { free: 1000, start, is_copying: false };
+        cluster.nodes[at].consensus.stands(peer, standing);
+    }
+    cluster.nodes[at].consensus.set_available(Settings::default().free_min);
+    let (mut end, leaders) = (Offset::ZERO, cluster.leaders.len());
+    for step in 0..5000 {
+        cluster.step();
+        if step == 1000 {
+            // What was on its way is through.
+            end = cluster.nodes[at].committed;
+        }
+    }
+    assert_eq!((cluster.leader(), cluster.leaders.len()), (Some(at), leaders));
+    assert_eq!(cluster.nodes[at].committed, end);
 }
 
 /// A message of this kind from another node to `to`.

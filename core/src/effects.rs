@@ -6,9 +6,10 @@ use loglog_proto::error::Refusal;
 use loglog_proto::manage::Managed;
 use loglog_proto::peer::{PeerStanding, RaftMessage};
 use loglog_proto::response::Appended;
-use loglog_proto::{Index, LogId, Offset};
+use loglog_proto::{Index, LogId, Offset, RaftId};
 use loglog_storage::{Mark, Membership, MetaState};
 
+use crate::consensus::Reason;
 use crate::control::SnapshotContent;
 use crate::gate::Want;
 use crate::write_queue::WriteGroup;
@@ -38,6 +39,8 @@ pub struct Effects<T> {
     pub trim: Option<Box<MetaState>>,
     /// Our log is to be replaced by another's, of which nothing is left that would join ours (S25).
     pub install: Option<Box<Install>>,
+    /// Another is asked to lead, and why: for the operator.
+    pub hands_over: Option<(RaftId, Reason)>,
     /// What clients wait for.
     pub answers: Vec<(T, Answer)>,
 }
@@ -105,6 +108,7 @@ impl<T> Default for Effects<T> {
             mark: None,
             trim: None,
             install: None,
+            hands_over: None,
             answers: Vec::new(),
         }
     }

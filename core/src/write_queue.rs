@@ -118,6 +118,11 @@ impl WriteQueue {
         self.writing.len() < self.groups_max
     }
 
+    /// Whether the writer has no group.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.writing.is_empty()
+    }
+
     /// The next group, if the writer has room and something waits.
     pub(crate) fn next_group(&mut self) -> Option<WriteGroup> {
         if !self.has_room() || self.waiting.is_empty() {

@@ -177,7 +177,7 @@ impl Mender {
             match asked.await {
                 Ok(answer) => answers.push(Some(answer)),
                 Err(error) => {
-                    silent += &format!("; node {}: {error}", peer.peer().id.node());
+                    silent += &format!("; node {}: {}", peer.peer().id.node(), words(&error));
                     answers.push(None);
                 }
             }

@@ -361,14 +361,14 @@ impl<T> Consensus<T> {
     }
 
     /// Those that this leader heard from lately, itself included.
-    fn active(&self) -> BTreeSet<RaftId> {
+    pub(super) fn active(&self) -> BTreeSet<RaftId> {
         let limit = ABSENT_TIMEOUTS * self.settings.election_ticks as u64;
         let lately = |at: &u64| self.ticks.saturating_sub(*at) <= limit;
         let heard = self.heard.iter().filter(|(_, at)| lately(at)).map(|(id, _)| *id);
         heard.chain([own_id(&self.meta)]).collect()
     }
 
-    fn matched(&self, id: RaftId) -> u64 {
+    pub(super) fn matched(&self, id: RaftId) -> u64 {
         self.raw.raft.prs().get(id.get()).map_or(0, |progress| progress.matched)
     }
 

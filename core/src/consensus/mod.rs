@@ -9,6 +9,7 @@
 //!         what is answered or handed to readers ends at the last committed batch that raft-rs delivered (S16).
 //! Never:  reads a clock, an RNG of its own, a file or a socket: the shell calls in and carries out the [`Effects`].
 
+mod hand_over;
 mod log_store;
 mod manage;
 mod messages;
@@ -31,6 +32,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use slog::Logger;
 
+pub use self::hand_over::Reason;
 use self::log_store::{Foundation, LogStore, log_id};
 pub use self::manage::Order;
 use self::manage::{Ordered, changes_members};
@@ -186,6 +188,8 @@ pub struct Consensus<T> {
     available: u64,
     /// Bytes of the append that was refused last for want of space, until there is room for as many.
     refused_bytes: u64,
+    /// Ticks since the writer was last through with a group, while it has one.
+    unsynced_ticks: usize,
     role: Role,
     /// Orders to be decided, and those whose control entries are not committed yet.
     orders: VecDeque<(T, Order, bool)>,
@@ -279,6 +283,7 @@ impl<T> Consensus<T> {
             persisted_ready: 0,
             available: u64::MAX,
             refused_bytes: 0,
+            unsynced_ticks: 0,
             role: Role::Follower,
             orders: VecDeque::new(),
             ordered: VecDeque::new(),
@@ -315,6 +320,7 @@ impl<T> Consensus<T> {
         self.raw.tick();
         self.draw_timeout();
         self.tell_standing();
+        self.watch_disk();
         self.certain.tick(&mut self.refused);
     }
 
@@ -340,6 +346,7 @@ impl<T> Consensus<T> {
     /// If it is not the oldest outstanding one.
     pub fn synced(&mut self, group: u64) {
         self.write.synced(group);
+        self.unsynced_ticks = 0;
         self.persisted();
     }
 
@@ -359,6 +366,7 @@ impl<T> Consensus<T> {
         self.pass_gate(wall_clock_ms, &mut effects);
         self.obey(wall_clock_ms, &mut effects);
         self.propose(wall_clock_ms, &mut effects);
+        self.step_aside(&mut effects);
         self.begin_round(wall_clock_ms, &mut effects);
         effects.groups.extend(std::iter::from_fn(|| self.write.next_group()));
         for (first, context) in self.raw.store().take_wanted() {

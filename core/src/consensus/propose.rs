@@ -1,6 +1,6 @@
 //! Proposing: what only a leader does.
 //!
-//! Owns:   deciding about appends, filling batches, handing over.
+//! Owns:   deciding about appends, filling batches.
 //! Keeps:  offsets are computed behind all of Raft's own entries, in the turn that proposes, and undone with a dropped proposal (S21).
 //! Never:  steps a message between proposing a batch and taking its entries into the log.
 
@@ -17,19 +17,6 @@ use crate::effects::{Answer, Effects};
 use crate::writers::Decision;
 
 impl<T> Consensus<T> {
-    /// Hands leadership to the voter that holds most of the log, if there is another; until it has taken over,
-    /// appends are refused as [`Code::Unavailable`].
-    pub fn hand_over(&mut self) {
-        let own = own_id(&self.meta);
-        let others = self.meta.membership.voters.iter().filter(|member| member.id != own);
-        let progress = |id: RaftId| self.raw.raft.prs().get(id.get()).map_or(0, |progress| progress.matched);
-        let best = others.max_by_key(|member| progress(member.id)).map(|member| member.id);
-        if let Some(best) = best.filter(|_| self.role == Role::Leader) {
-            self.raw.transfer_leader(best.get());
-            self.draw_timeout();
-        }
-    }
-
     /// Clients that wait for entries of ours learn that the outcome is open; sent again, it resolves.
     pub(super) fn give_up_waiting(&mut self, effects: &mut Effects<T>) {
         let message = "this node stopped leading before the entry was committed: it may have happened, send it again to know";
@@ -86,9 +73,8 @@ impl<T> Consensus<T> {
                 Decision::Refuse(refusal) => refusals.push((token, refusal, end)),
                 Decision::Go if self.disk_full((end - begin + length).get()) => {
                     self.refused_bytes = length.get();
-                    let message =
-                        "the disk is nearly full: appends are refused until there is room, reads go on";
-                    effects.answers.push((token, Answer::Refused(Refusal::new(Code::DiskFull, message))));
+                    let refusal = self.no_room(length.get());
+                    effects.answers.push((token, Answer::Refused(refusal)));
                 }
                 Decision::Go => {
                     self.writers.record(append.writer, append.sequence, end, length, log_id.term);
@@ -178,9 +164,23 @@ impl<T> Consensus<T> {
         )
     }
 
+    fn no_room(&self, bytes: u64) -> Refusal {
+        if self.successor_with_room(bytes).is_some() {
+            let message = "this node's disk is nearly full: another node is to lead";
+            return Refusal::new(Code::Unavailable, message);
+        }
+        let message = "the disk is nearly full: appends are refused until there is room, reads go on";
+        Refusal::new(Code::DiskFull, message)
+    }
+
+    /// Whether this node has room for so many bytes more.
+    pub(super) fn has_room(&self, wanted: u64) -> bool {
+        self.available >= self.settings.free_min.saturating_add(wanted)
+    }
+
     /// Whether this node has too little room, or so many others that no quorum has enough (S37).
     pub(super) fn disk_full(&self, wanted: u64) -> bool {
-        if self.available < self.settings.free_min.saturating_add(wanted) {
+        if !self.has_room(wanted) {
             return true;
         }
         let voters = &self.meta.membership.voters;

@@ -201,9 +201,12 @@ impl World {
         let Some(Receiving { install: Install { last, content }, installer, .. }) = receiving else { return };
         // Their threads have ended.
         drop((meta, writer, keeper));
+        // What is not acknowledged may go.
+        self.nodes[at].synced_end = self.nodes[at].synced_end.min(content.end);
         match dir.finish_install(installer, last, content.end, &reader) {
             Ok(()) => {
                 self.installs += 1;
+                self.nodes[at].synced_end = content.end;
                 self.nodes[at].synced_mark = loglog_storage::Mark { index: last.index, offset: content.end };
                 self.tell(|| format!("node {at} installed the snapshot up to {last}"));
             }
@@ -254,9 +257,12 @@ impl World {
             .filter(|id| *id != own)
             .collect();
         let mut trimmed = 0;
+        // Who was switched off for good says nothing any more, and whoever runs the cluster knows it.
+        let silent = |peer: &&RaftId| self.by_id.get(peer).is_none_or(|at| self.nodes[*at].is_gone());
+        let switched_off = peers.iter().filter(silent).count();
         let answers: Vec<Option<Answer>> =
             peers.iter().map(|peer| self.locate(at, *peer, &gap, &mut trimmed)).collect();
-        if trimmed == peers.len() {
+        if trimmed > 0 && trimmed + switched_off == peers.len() {
             // What is missing here is gone everywhere: the node has to be replaced, as its log says.
             return self.give_up_on(at);
         }

@@ -241,7 +241,14 @@ impl World {
         let Some(life) = self.nodes[at].life_of(generation) else { return };
         life.is_writing = false;
         let Some(group) = life.held.front_mut() else { return };
-        let cut = match group.truncate.take() {
+        let truncate = group.truncate.take();
+        if let Some(Truncation { to, .. }) = truncate {
+            let node = &mut self.nodes[at];
+            node.synced_end = node.synced_end.min(to);
+        }
+        let Some(life) = self.nodes[at].life_of(generation) else { return };
+        let Some(group) = life.held.front_mut() else { return };
+        let cut = match truncate {
             Some(Truncation { first_removed, to, last }) => life.writer.truncate(first_removed, to, last),
             None => Ok(()),
         };
@@ -252,9 +259,10 @@ impl World {
                 life.groups += 1;
                 let active = life.reader.segment_base_at_or_before(life.writer.end());
                 let is_sealed = std::mem::replace(&mut life.active, active) != active;
-                let available = life.writer.available();
+                let (available, end) = (life.writer.available(), life.writer.end());
                 life.core.synced(number);
                 life.core.set_available(available);
+                self.nodes[at].synced_end = end;
                 if is_sealed && !self.sync_mark(at) {
                     return;
                 }

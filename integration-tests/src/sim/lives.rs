@@ -131,6 +131,12 @@ impl World {
             let now = (meta.mark(), vote);
             return self.violate(format!("node {at} had synced {was:?}, and comes back with {now:?}"));
         }
+        // Who was damaged may have been told that its tail was never committed (S10).
+        let (end, was) = (writer.end(), std::mem::replace(&mut node.synced_end, writer.end()));
+        if end < was && !node.is_damaged {
+            return self
+                .violate(format!("node {at} had synced its log up to {was}, and comes back with {end}"));
+        }
         let recovery = Recovery {
             meta: meta.state().clone(),
             mark: meta.mark(),

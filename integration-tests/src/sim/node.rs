@@ -72,6 +72,8 @@ pub(super) struct Node {
     pub(super) is_damaged: bool,
     /// The mark, term and vote that its disk surely holds.
     pub(super) synced_mark: Mark,
+    /// How far the log is synced, but for what a truncation, or a snapshot, may have taken off since.
+    pub(super) synced_end: Offset,
     pub(super) synced_vote: (Term, Option<RaftId>),
     /// Counts lives and storage generations: what is told of another one is dropped (S13).
     pub(super) generation: u64,
@@ -288,6 +290,7 @@ impl Node {
             is_full_unfelt: false,
             is_damaged: false,
             synced_mark: Mark::default(),
+            synced_end: Offset::ZERO,
             synced_vote: (Term::ZERO, None),
             generation: 0,
         }
