@@ -1,22 +1,29 @@
-//! Clock: microseconds since the process began, for measuring; cheaper to keep and compare than two kinds of time.
+//! Clock: microseconds since the machine started, for measuring; cheaper to read, to keep and to compare than two kinds of time. It is read
+//! some three times a message.
 //!
 //! Never:  tells the time of day, save for people.
 
 use std::sync::LazyLock;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Where the count begins, on both clocks.
-static BEGAN: LazyLock<(Instant, u64)> = LazyLock::new(|| (Instant::now(), unix_ms()));
+use nix::time::{ClockId, clock_gettime};
 
-/// Now, in microseconds since the process first asked. Never 0, which stands for *never*.
+/// The same moment on both clocks: microseconds of this one, milliseconds since 1970.
+static ANCHOR: LazyLock<(u64, u64)> = LazyLock::new(|| (now_us(), unix_ms()));
+
+/// Now, in microseconds on a clock that nobody sets. Never 0, which stands for *never*.
 pub(crate) fn now_us() -> u64 {
-    let since = Instant::now().saturating_duration_since(BEGAN.0);
-    since.as_secs() * 1_000_000 + u64::from(since.subsec_micros()) + 1
+    // Linux has this clock; nothing about it can fail.
+    let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) else { return 1 };
+    // Neither part is ever negative.
+    (now.tv_sec().unsigned_abs() * 1_000_000 + now.tv_nsec().unsigned_abs() / 1000).max(1)
 }
 
 /// The same moment in milliseconds since 1970, for people; `None` for 0.
 pub(crate) fn to_unix_ms(us: u64) -> Option<u64> {
-    (us != 0).then(|| BEGAN.1 + us / 1000)
+    let (anchor_us, anchor_ms) = *ANCHOR;
+    let before = (us / 1000).wrapping_sub(anchor_us / 1000);
+    (us != 0).then(|| anchor_ms.wrapping_add(before))
 }
 
 /// The wall clock in milliseconds since 1970; for people only.

@@ -325,10 +325,13 @@ impl ActorStats {
     }
 
     pub(crate) fn turn_ends(&self) {
-        self.progress.store(now_us(), Relaxed);
         if self.is_timed {
+            // The last look at the clock in this turn will do: what counts as a stall is a matter of seconds.
+            self.progress.store(self.busy_since.load(Relaxed), Relaxed);
             self.busy_since.store(0, Relaxed);
             self.current.store(0, Relaxed);
+        } else {
+            self.progress.store(now_us(), Relaxed);
         }
     }
 
