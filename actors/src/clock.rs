@@ -22,8 +22,8 @@ pub(crate) fn now_us() -> u64 {
 /// The same moment in milliseconds since 1970, for people; `None` for 0.
 pub(crate) fn to_unix_ms(us: u64) -> Option<u64> {
     let (anchor_us, anchor_ms) = *ANCHOR;
-    let before = (us / 1000).wrapping_sub(anchor_us / 1000);
-    (us != 0).then(|| anchor_ms.wrapping_add(before))
+    let moment = || (anchor_ms + us / 1000).saturating_sub(anchor_us / 1000);
+    (us != 0).then(moment)
 }
 
 /// The wall clock in milliseconds since 1970; for people only.

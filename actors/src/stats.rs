@@ -327,8 +327,11 @@ impl ActorStats {
     pub(crate) fn turn_ends(&self) {
         if self.is_timed {
             // The last look at the clock in this turn will do: what counts as a stall is a matter of seconds.
-            self.progress.store(self.busy_since.load(Relaxed), Relaxed);
-            self.busy_since.store(0, Relaxed);
+            match self.busy_since.swap(0, Relaxed) {
+                // It was killed before the turn began.
+                0 => {}
+                last => self.progress.store(last, Relaxed),
+            }
             self.current.store(0, Relaxed);
         } else {
             self.progress.store(now_us(), Relaxed);

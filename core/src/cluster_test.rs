@@ -687,6 +687,32 @@ fn s37_a_full_leader_is_followed_by_one_that_has_room() {
     panic!("nothing is committed while the leader's disk is full");
 }
 
+/// Steps of the others, as long as one is away.
+fn without(cluster: &mut Cluster, away: usize, steps: usize) {
+    let id = cluster.nodes[away].id;
+    for _ in 0..steps {
+        cluster.step();
+        cluster.network.retain(|(_, message)| message.from != id && message.to != id);
+    }
+}
+
+#[test]
+fn a_leader_whose_disk_is_needed_leads_on_however_long_it_hangs_or_is_full() {
+    for is_full in [false, true] {
+        let (mut cluster, at) = settled();
+        let away = (at + 1) % 3;
+        without(&mut cluster, away, 2000);
+        let leaders = cluster.leaders.len();
+        if is_full {
+            cluster.nodes[at].consensus.set_available(Settings::default().free_min);
+        } else {
+            cluster.hung = Some(at);
+        }
+        without(&mut cluster, away, 5000);
+        assert_eq!((cluster.leader(), cluster.leaders.len()), (Some(at), leaders), "full: {is_full}");
+    }
+}
+
 #[test]
 fn s37_a_full_leader_leads_on_where_nobody_has_room() {
     let (mut cluster, at) = settled();

@@ -190,6 +190,8 @@ pub struct Consensus<T> {
     refused_bytes: u64,
     /// Ticks since the writer was last through with a group, while it has one.
     unsynced_ticks: usize,
+    /// Who was asked last to lead instead, and when, in ticks.
+    asked: Option<(RaftId, u64)>,
     role: Role,
     /// Orders to be decided, and those whose control entries are not committed yet.
     orders: VecDeque<(T, Order, bool)>,
@@ -284,6 +286,7 @@ impl<T> Consensus<T> {
             available: u64::MAX,
             refused_bytes: 0,
             unsynced_ticks: 0,
+            asked: None,
             role: Role::Follower,
             orders: VecDeque::new(),
             ordered: VecDeque::new(),
@@ -366,7 +369,7 @@ impl<T> Consensus<T> {
         self.pass_gate(wall_clock_ms, &mut effects);
         self.obey(wall_clock_ms, &mut effects);
         self.propose(wall_clock_ms, &mut effects);
-        self.step_aside(&mut effects);
+        self.step_aside(wall_clock_ms, &mut effects);
         self.begin_round(wall_clock_ms, &mut effects);
         effects.groups.extend(std::iter::from_fn(|| self.write.next_group()));
         for (first, context) in self.raw.store().take_wanted() {
@@ -541,6 +544,7 @@ impl<T> Consensus<T> {
 
     fn set_role(&mut self, role: Role, effects: &mut Effects<T>) {
         self.role = role;
+        self.refused_bytes = 0;
         if role == Role::Leader {
             self.gate.clear(log_store::term(self.raw.raft.term));
         } else {

@@ -73,7 +73,7 @@ impl<T> Consensus<T> {
                 Decision::Refuse(refusal) => refusals.push((token, refusal, end)),
                 Decision::Go if self.disk_full((end - begin + length).get()) => {
                     self.refused_bytes = length.get();
-                    let refusal = self.no_room(length.get());
+                    let refusal = self.no_room((end - begin + length).get());
                     effects.answers.push((token, Answer::Refused(refusal)));
                 }
                 Decision::Go => {
@@ -178,14 +178,24 @@ impl<T> Consensus<T> {
         self.available >= self.settings.free_min.saturating_add(wanted)
     }
 
-    /// Whether this node has too little room, or so many others that no quorum has enough (S37).
+    /// Whether this node has too little room, or so many others have too little, or do not answer, that no quorum has enough (S37).
     pub(super) fn disk_full(&self, wanted: u64) -> bool {
         if !self.has_room(wanted) {
             return true;
         }
-        let voters = &self.meta.membership.voters;
-        let is_low = |free: &u64| *free < self.settings.free_min;
-        let low = voters.iter().filter(|it| self.free.get(&it.id).is_some_and(is_low)).count();
-        voters.len() - low < voters.len() / 2 + 1
+        let (own, voters) = (own_id(&self.meta), &self.meta.membership.voters);
+        let others = || voters.iter().map(|it| it.id).filter(|id| *id != own);
+        // Those that do not answer stop the log by themselves; that counts as full only where what is left would have to take it.
+        if !others().any(|id| self.is_low(id)) {
+            return false;
+        }
+        let active = self.active();
+        let roomy = 1 + others().filter(|id| !self.is_low(*id) && active.contains(id)).count();
+        roomy < voters.len() / 2 + 1
+    }
+
+    /// Whether a voter said that it has too little room.
+    pub(super) fn is_low(&self, id: RaftId) -> bool {
+        self.free.get(&id).is_some_and(|free| *free < self.settings.free_min)
     }
 }

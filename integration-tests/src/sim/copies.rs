@@ -201,9 +201,14 @@ impl World {
         let Some(Receiving { install: Install { last, content }, installer, .. }) = receiving else { return };
         // Their threads have ended.
         drop((meta, writer, keeper));
-        // What is not acknowledged may go.
-        self.nodes[at].synced_end = self.nodes[at].synced_end.min(content.end);
+        // What is not acknowledged may go, unless our own log holds what the snapshot ends with (Raft §7).
+        let (before, is_ours) = (self.nodes[at].synced_end, reader.holds(last));
+        self.nodes[at].synced_end = before.min(content.end);
         match dir.finish_install(installer, last, content.end, &reader) {
+            Ok(()) if is_ours => {
+                return self
+                    .violate(format!("node {at} installs a snapshot that ends at {last}, which it holds"));
+            }
             Ok(()) => {
                 self.installs += 1;
                 self.nodes[at].synced_end = content.end;
@@ -211,6 +216,7 @@ impl World {
                 self.tell(|| format!("node {at} installed the snapshot up to {last}"));
             }
             Err(error @ (InstallError::Invalid { .. } | InstallError::NoSpace { .. })) => {
+                self.nodes[at].synced_end = before;
                 self.tell(|| format!("node {at} does not install the snapshot up to {last}: {error}"));
             }
             Err(error) => return self.fail(at, &format!("cannot put a snapshot in place: {error}")),

@@ -88,6 +88,8 @@ faults! {
     FailedCall = "failed-call", Stroke;
     /// A disk is full for a while: counts once a write or an append was refused.
     FullDisk = "full-disk", Stroke;
+    /// A disk is through with no write for a while: counts once one is held up.
+    HungDisk = "hung-disk", Stroke;
     /// A bit of a segment flips.
     BitFlip = "bit-flip", Stroke;
     /// A page of a segment is zeros.

@@ -17,6 +17,8 @@ use super::node::{At, Event, Reply, Token};
 use super::queue::MS;
 use super::world::World;
 
+/// How soon it is looked again whether a disk hangs still.
+const LOOK_AGAIN: u64 = 200 * MS;
 /// How often it is looked whether payloads are missing.
 const LOOK: u64 = 8 * MS;
 
@@ -238,7 +240,15 @@ impl World {
 
     /// The writer's time is up: the oldest group is on the disk, or is not.
     pub(super) fn write(&mut self, at: At, generation: u64) {
+        let (until, now) = (self.nodes[at].hangs_until, self.queue.now());
         let Some(life) = self.nodes[at].life_of(generation) else { return };
+        if now < until {
+            life.is_writing = true;
+            if std::mem::take(&mut self.nodes[at].is_hang_unfelt) {
+                self.count(Fault::HungDisk);
+            }
+            return self.queue.push(LOOK_AGAIN.min(until - now), Event::Written { at, generation });
+        }
         life.is_writing = false;
         let Some(group) = life.held.front_mut() else { return };
         let truncate = group.truncate.take();

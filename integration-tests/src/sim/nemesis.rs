@@ -94,6 +94,11 @@ impl World {
                 (self.nodes[at].is_full, self.nodes[at].is_full_unfelt) = (true, true);
                 self.for_a_while(Undo::Room(at));
             }
+            Fault::HungDisk if is_alive => {
+                let time = self.rng.random_range(SECOND..20 * SECOND);
+                let node = &mut self.nodes[at];
+                (node.hangs_until, node.is_hang_unfelt) = (self.queue.now() + time, true);
+            }
             Fault::BitFlip | Fault::ZeroPage | Fault::CutFile | Fault::LostFile => self.damage(fault, at),
             Fault::ClockJump => {
                 self.count(fault);
@@ -245,7 +250,7 @@ impl World {
             self.mend_disk(at);
             let node = &mut self.nodes[at];
             (node.slow, node.rate, node.paused_until, node.dies_after) = (1, 1000, 0, None);
-            node.dies_at_vote = false;
+            (node.dies_at_vote, node.hangs_until) = (false, 0);
             match node.state {
                 State::Down => self.queue.push(0, Event::Start { at }),
                 // The machine may be in the midst of losing its power.

@@ -68,6 +68,9 @@ pub(super) struct Node {
     /// Its disk was filled, and that it was is not counted yet.
     pub(super) is_full: bool,
     pub(super) is_full_unfelt: bool,
+    /// Until when its disk is through with no write.
+    pub(super) hangs_until: Micros,
+    pub(super) is_hang_unfelt: bool,
     /// Bytes below the mark were damaged, and not mended since.
     pub(super) is_damaged: bool,
     /// The mark, term and vote that its disk surely holds.
@@ -288,6 +291,8 @@ impl Node {
             is_disk_faulty: false,
             is_full: false,
             is_full_unfelt: false,
+            hangs_until: 0,
+            is_hang_unfelt: false,
             is_damaged: false,
             synced_mark: Mark::default(),
             synced_end: Offset::ZERO,
