@@ -10,7 +10,7 @@ use crate::cluster::same_logs;
 use crate::power_cuts::disks;
 
 const DEADLINE: Duration = Duration::from_secs(60);
-/// A new leader is wanted within 2 s, most of which its predecessor takes to know that its disk hangs.
+/// A new leader is wanted after some 2 s, most of which its predecessor takes to know that its disk hangs.
 const RESUME: Duration = Duration::from_secs(20);
 /// How long nothing must be acknowledged, or others must go on.
 const FROZEN: Duration = Duration::from_secs(2);
