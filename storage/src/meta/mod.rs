@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use loglog_proto::Index;
 
-use self::format::{MARKS_AT, META_BYTES, MarkPage, PAGE, SLOT, Slot};
+use self::format::{MARKS_AT, META_BYTES, MarkPage, PAGE, SLOT, Slot, newer};
 pub use self::state::{LogStart, Mark, Member, Membership, MetaState};
 use crate::error::{IoFailure, Meant};
 use crate::names;
@@ -155,7 +155,7 @@ impl Meta {
 
     /// A mark page is overwritten only while the other one holds the last synced mark.
     fn write_mark(&mut self, mark: Mark) -> Result<(), MetaError> {
-        let page = MarkPage { number: self.mark.number + 1, mark };
+        let page = MarkPage { number: self.mark.number.wrapping_add(1), mark };
         let written = self.file.write_all_at(&page.encode(), mark_pos(self.mark_at));
         self.note(written.meant("write the mark to", &self.path))?;
         self.mark = page;
@@ -226,7 +226,7 @@ impl Meta {
 
     fn save_slot(&mut self, state: MetaState, install: Option<Mark>) -> Result<(), MetaError> {
         self.alive()?;
-        let slot = Slot { number: self.slot.number + 1, state, install };
+        let slot = Slot { number: self.slot.number.wrapping_add(1), state, install };
         let bytes = slot.encode().ok_or(MetaError::TooLarge { max: SLOT })?;
         let at = 1 - self.slot_at;
         let written = self.file.write_all_at(&bytes, slot_pos(at));
@@ -391,7 +391,7 @@ impl Contents {
 
     fn chosen_slot(&self, path: &Path) -> Result<(usize, Slot), MetaOpenError> {
         let valid = self.slots.iter().enumerate().filter_map(|(at, slot)| Some((at, slot.as_ref().ok()?)));
-        match valid.max_by_key(|(_, slot)| slot.number) {
+        match valid.max_by(|(_, one), (_, other)| newer(one.number, other.number)) {
             Some((at, slot)) => Ok((at, slot.clone())),
             None => {
                 let why =
@@ -411,7 +411,7 @@ impl Contents {
     fn chosen_mark(&self, start: LogStart) -> Option<(usize, MarkPage)> {
         let valid = self.marks.iter().enumerate().filter_map(|(at, page)| Some((at, (*page)?)));
         let valid = valid.filter(|(_, page)| start.admits(page.mark));
-        valid.max_by_key(|(_, page)| page.number)
+        valid.max_by(|(_, one), (_, other)| newer(one.number, other.number))
     }
 
     fn findings(&self) -> MetaFindings {

@@ -677,3 +677,41 @@ fn s06_a_slot_that_rots_takes_no_vote_and_no_members_with_it() {
         assert_eq!(reopen(&copy, false).unwrap().report.meta_slots_invalid, 0, "flip at {at}");
     }
 }
+
+/// Found by fuzzing: behind the largest number that was believed, the next save was not believed any more.
+#[test]
+fn s06_numbers_go_on_behind_the_last_of_all() {
+    let (sim, _) = log(300, &[1; 6], 0);
+    let path = Path::new(D).join("meta");
+    for largest in [u64::MAX, 1 << 62, (1 << 63) - 1] {
+        let copy = sim.fork();
+        let mut bytes = copy.contents(&path).unwrap();
+        for (at, number) in [(0, largest - 1), (16384, largest)] {
+            let slot = &mut bytes[at..];
+            slot[8..16].copy_from_slice(&number.to_le_bytes());
+            let body = u32::from_le_bytes(slot[16..20].try_into().unwrap()) as usize;
+            let crc = crc32c::crc32c_append(crc32c::crc32c(&slot[..20]), &slot[24..24 + body]);
+            slot[20..24].copy_from_slice(&crc.to_le_bytes());
+        }
+        for (at, number) in [(32768, largest - 1), (36864, largest)] {
+            let page = &mut bytes[at..];
+            page[8..16].copy_from_slice(&number.to_le_bytes());
+            let crc = crc32c::crc32c(&page[..32]);
+            page[32..36].copy_from_slice(&crc.to_le_bytes());
+        }
+        copy.plant(&path, &bytes);
+        for save in 1..5 {
+            let mut found = reopen(&copy, false).unwrap();
+            let mut state = found.meta.state().clone();
+            state.term = Term::new(100 + save);
+            let mark =
+                Mark { index: Index::new(1 + u64::from(save)), offset: Offset::new(100 * u64::from(save)) };
+            found.meta.save_mark(mark).unwrap();
+            found.meta.save(state.clone()).unwrap();
+            drop(found);
+            let found = reopen(&copy, false).unwrap();
+            assert_eq!((found.meta.state(), found.meta.mark()), (&state, mark), "{largest}, save {save}");
+            assert_eq!((found.report.meta_slots_invalid, found.report.mark_pages_invalid), (0, 0));
+        }
+    }
+}
