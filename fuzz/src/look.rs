@@ -128,7 +128,9 @@ fn read_all(found: &Recovered, report: &VerifyReport) -> Vec<u8> {
         Ok(()) => {
             assert_eq!(scanned, end);
             let first = found.meta.state().start.index;
-            assert_eq!(batches, found.last.index.get() + 1 - first.get(), "every batch is counted");
+            let counted = found.last.index.get() + 1 - first.get();
+            // Of a sealed segment a scan asks less than verify does.
+            assert!(batches == counted || !report.is_sound(), "every batch is counted: {batches}, {counted}");
         }
         // Sealed segments below the mark are not read at start.
         Err(error) => assert!(!report.is_sound() || report.is_installing, "{error}"),
