@@ -228,9 +228,10 @@ impl Default for PeersConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        // raft-rs and actix tell their whole start at info; what matters of it is said by the node.
-        let level =
-            "info,actix_server=warning,raft=warning".parse().expect("a level that this program knows");
+        // raft-rs and actix tell their whole start at info; what matters of it is said by the node. And actix tells of each request that is none.
+        let level = "info,actix_http=off,actix_server=warning,raft=warning"
+            .parse()
+            .expect("a level that this program knows");
         Self { level, format: LogFormat::Auto }
     }
 }

@@ -199,6 +199,10 @@ impl House {
                         .collect();
                     let lives: Vec<_> = whom.iter().map(|name| self.workers[name].1.clone()).collect();
                     stop_all(&lives, true).await;
+                    let registry = self.supervisor.registry();
+                    whom.iter()
+                        .filter_map(|name| registry.get(name))
+                        .for_each(|it| registry.count_restart(&it));
                     whom.into_iter().for_each(|name| self.start(name));
                 }
             }

@@ -129,7 +129,8 @@ impl<A: Actor<Context = Ctx<A>>> Incarnation<A> {
     /// Drops actor and futures. (Two destructors that panic in one drop still abort, as anywhere in Rust.)
     fn discard(&mut self) -> Result<(), Panic> {
         let Some(mut fut) = self.fut.take() else { return Ok(()) };
-        let stopped = if fut.ctx().state() == ActorState::Stopped {
+        let stopped = if matches!(fut.ctx().state(), ActorState::Started | ActorState::Stopped) {
+            // What never began need not end: a turn would begin it now.
             Ok(())
         } else {
             // Killed, or dropped with its arbiter: `stopped` is still due, as actix has it. Done here and not

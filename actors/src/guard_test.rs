@@ -339,6 +339,7 @@ async fn group_member_ends_and_tells_and_its_restarts_survive_the_group() {
     assert_eq!(probe.stats().state(), State::Failed);
     assert!(probe.tell(Do::Note(2)).is_err());
 
+    stage.supervisor.registry().count_restart(probe.stats());
     let again = stage.spawn(Restart::Group);
     again.tell(Do::Note(3)).unwrap();
     stage.until("built started dropped built started 3").await;

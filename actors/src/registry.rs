@@ -18,10 +18,17 @@ use crate::stats::{ActorStats, Legacy, Stall, lock};
 pub struct Registry {
     actors: Arc<Mutex<BTreeMap<Arc<str>, Arc<ActorStats>>>>,
     restarts: Arc<AtomicU64>,
-    /// What those of each kind handled that were forgotten.
-    gone: Arc<Mutex<BTreeMap<&'static str, u64>>>,
+    /// What those of each kind came to that were forgotten.
+    gone: Arc<Mutex<BTreeMap<&'static str, Gone>>>,
     /// Whether actors take times.
     is_timed: bool,
+}
+
+/// Counts of actors that are gone.
+#[derive(Debug, Clone, Copy, Default)]
+struct Gone {
+    handled: u64,
+    panics: u64,
 }
 
 impl Registry {
@@ -55,17 +62,23 @@ impl Registry {
     pub fn forget(&self, name: &str) {
         let mut actors = lock(&self.actors);
         if let Some(stats) = actors.get(name).filter(|stats| stats.state().has_ended()) {
-            *lock(&self.gone).entry(stats.kind).or_default() += stats.handled();
+            let mut gone = lock(&self.gone);
+            let gone = gone.entry(stats.kind).or_default();
+            gone.handled += stats.handled();
+            gone.panics += stats.panics();
             actors.remove(name);
         }
     }
 
-    /// Messages that all actors of a kind took, those among them that were forgotten; it never falls.
-    pub fn handled(&self, kind: &str) -> u64 {
+    /// Messages that all actors of a kind took, and how often they panicked, those among them that were forgotten; it never falls.
+    pub fn totals(&self, kind: &str) -> (u64, u64) {
         // Under this lock nobody is forgotten meanwhile: each is counted once.
         let actors = lock(&self.actors);
         let gone = lock(&self.gone).get(kind).copied().unwrap_or_default();
-        gone + actors.values().filter(|stats| stats.kind == kind).map(|stats| stats.handled()).sum::<u64>()
+        let those = actors.values().filter(|stats| stats.kind == kind);
+        those.fold((gone.handled, gone.panics), |(handled, panics), stats| {
+            (handled + stats.handled(), panics + stats.panics())
+        })
     }
 
     /// Stalls that were not there at the last look.
@@ -74,8 +87,7 @@ impl Registry {
         all.iter().filter_map(|stats| stats.look(now)).collect()
     }
 
-    /// Enters an actor. One that ended under the same name hands down its restarts, plus this one, its stalls and its
-    /// last panic; its message counters stay with its old handles.
+    /// Enters an actor. One that ended under the same name hands down its restarts, its stalls and its panics; its message counters stay with its old handles.
     ///
     /// # Panics
     /// If an actor of this name still lives: names are how operators and logs tell actors apart.
@@ -117,11 +129,7 @@ impl Registry {
             drop(actors);
             panic!("an actor named {name} is alive already");
         }
-        let legacy = before.map_or_else(Legacy::default, |before| {
-            let legacy = before.legacy();
-            Legacy { restarts: legacy.restarts + 1, ..legacy }
-        });
-        self.restarts.fetch_add(u64::from(before.is_some()), Relaxed);
+        let legacy = before.map_or_else(Legacy::default, |before| before.legacy());
         let stats = ActorStats::new(Arc::clone(&name), kind, parent, restart, self.is_timed, legacy);
         let stats = Arc::new(stats);
         actors.insert(name, Arc::clone(&stats));
@@ -132,6 +140,13 @@ impl Registry {
     pub(crate) fn count_restart(&self, stats: &ActorStats) {
         stats.count_restart();
         self.restarts.fetch_add(1, Relaxed);
+    }
+
+    /// Counts the restart of a whole group: once for the node, and for each of its members.
+    pub(crate) fn count_group_restart(&self, parent: &str) {
+        self.restarts.fetch_add(1, Relaxed);
+        let actors = lock(&self.actors);
+        actors.values().filter(|it| it.parent.as_deref() == Some(parent)).for_each(|it| it.count_restart());
     }
 
     /// Counts a panic that nothing is restarted after.
@@ -193,6 +208,7 @@ mod tests {
         first.count_enqueued();
         first.note_panic(panic("disk"));
         first.set_state(State::Failed);
+        registry.count_group_restart("node");
 
         let second = register(&registry, "writer", "node");
         first.count_enqueued();
@@ -230,11 +246,12 @@ mod tests {
         for _ in 0..3 {
             let stats = register(&registry, "a", "node");
             stats.count_handled();
+            stats.note_panic(panic("x"));
             stats.set_state(State::Stopped);
             registry.forget("a");
         }
         register(&registry, "b", "node").count_handled();
-        assert_eq!((registry.handled("A"), registry.handled("B")), (4, 0));
+        assert_eq!((registry.totals("A"), registry.totals("B")), ((4, 3), (0, 0)));
     }
 
     #[test]

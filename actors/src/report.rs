@@ -33,6 +33,8 @@ pub struct ActorReport {
     pub handled: u64,
     /// Restarts, in place or with its group.
     pub restarts: u64,
+    /// How often it panicked.
+    pub panics: u64,
     /// The last panic, kept across restarts.
     pub last_panic: Option<Panic>,
     /// For how long it has made no progress, if that is long enough to be called a stall.
@@ -113,6 +115,7 @@ impl ActorReport {
             enqueued: stats.enqueued(),
             handled: stats.handled(),
             restarts: stats.restarts(),
+            panics: stats.panics(),
             last_panic: stats.last_panic(),
             stalled_ms: stats.stalled(now).map(|us| us / 1000),
             stalls: stats.stalls(),

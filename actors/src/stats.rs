@@ -93,6 +93,7 @@ pub struct ActorStats {
     enqueued: AtomicU64,
     handled: AtomicU64,
     restarts: AtomicU64,
+    panics: AtomicU64,
     waiting: Waiting,
     /// When the message or else the turn began in which the actor is just now; 0 between turns.
     busy_since: AtomicU64,
@@ -111,6 +112,7 @@ pub struct ActorStats {
 #[derive(Debug, Default)]
 pub(crate) struct Legacy {
     pub(crate) restarts: u64,
+    pub(crate) panics: u64,
     pub(crate) stalls: u64,
     pub(crate) last_panic: Option<Panic>,
 }
@@ -147,6 +149,7 @@ impl ActorStats {
             enqueued: AtomicU64::new(0),
             handled: AtomicU64::new(0),
             restarts: AtomicU64::new(legacy.restarts),
+            panics: AtomicU64::new(legacy.panics),
             waiting: Waiting::default(),
             busy_since: AtomicU64::new(0),
             current: AtomicUsize::new(0),
@@ -189,6 +192,11 @@ impl ActorStats {
     /// How often the actor was restarted, in place or with its group.
     pub fn restarts(&self) -> u64 {
         self.restarts.load(Relaxed)
+    }
+
+    /// How often it panicked.
+    pub fn panics(&self) -> u64 {
+        self.panics.load(Relaxed)
     }
 
     /// How often it was seen to stall.
@@ -252,7 +260,8 @@ impl ActorStats {
 
     /// What is handed down to the next of this name.
     pub(crate) fn legacy(&self) -> Legacy {
-        Legacy { restarts: self.restarts(), stalls: self.stalls(), last_panic: self.last_panic() }
+        let (restarts, panics, stalls) = (self.restarts(), self.panics(), self.stalls());
+        Legacy { restarts, panics, stalls, last_panic: self.last_panic() }
     }
 
     /// Every type of message that it handled.
@@ -268,7 +277,14 @@ impl ActorStats {
         self.restarts.fetch_add(1, Relaxed);
     }
 
+    /// It panicked.
     pub(crate) fn note_panic(&self, panic: Panic) {
+        self.panics.fetch_add(1, Relaxed);
+        self.show_panic(panic);
+    }
+
+    /// A panic of another is what it failed by.
+    pub(crate) fn show_panic(&self, panic: Panic) {
         *lock(&self.last_panic) = Some(panic);
     }
 

@@ -171,8 +171,9 @@ impl StorageGroup {
 
     /// A member has failed, and all of it is to be restarted.
     pub(crate) fn failed(&self, panic: &Panic) {
-        self.stats.note_panic(panic.clone());
+        self.stats.show_panic(panic.clone());
         self.stats.count_restart();
+        self.parts.supervisor.registry().count_group_restart(NAME);
         self.stats.set_state(State::Backoff);
     }
 
@@ -233,18 +234,17 @@ impl StorageGroup {
 
     /// Stops every member, consensus first, and waits until they are gone.
     ///
-    /// In peace, `drop_queued` is false: what is queued is handled, the mark is synced.
+    /// In peace, `drop_queued` is false: what is queued is handled, the mark is synced. Who waits no longer may ask again.
     pub(crate) async fn stop(&mut self, drop_queued: bool) {
-        self.parts.slot.set(None);
-        self.parts.view.publish_down();
-        if let Some(peers) = &self.parts.peers {
-            peers.links.set_life(0);
-        }
+        self.tell_down();
         if self.stats.state() != State::Backoff {
             self.stats.set_state(State::Stopped);
         }
-        let Some(Members { lives, threads }) = self.members.take() else { return };
-        stop_all(&lives, drop_queued).await;
+        let Some(members) = &self.members else { return };
+        stop_all(&members.lives, drop_queued).await;
+        let Some(Members { threads, .. }) = self.members.take() else { return };
+        // A turn that was under way has told how it stands.
+        self.tell_down();
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
                 thread.stop();
@@ -254,6 +254,14 @@ impl StorageGroup {
         });
         // The threads run nothing of ours any more, whatever joining them came to.
         let _ = joined.await;
+    }
+
+    fn tell_down(&self) {
+        self.parts.slot.set(None);
+        self.parts.view.publish_down();
+        if let Some(peers) = &self.parts.peers {
+            peers.links.set_life(0);
+        }
     }
 
     /// Who the peers are, once that is known, and where they find this node.

@@ -181,7 +181,8 @@ impl Appender {
                 | Code::Interrupted
                 | Code::TimedOut
                 | Code::Busy
-                | Code::NotUploaded,
+                | Code::NotUploaded
+                | Code::DiskFull,
                 _,
             ) => self.move_on(None),
             _ => panic!("writer {}: {} was refused: {refusal}", self.writer, self.acknowledged.len() + 1),

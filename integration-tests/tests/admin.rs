@@ -147,6 +147,36 @@ fn it_is_bounded() {
     assert_eq!(get(admin, "/health/live").status, 200);
     println!("answered {:?} after {} connections that say nothing", began.elapsed(), silent.len());
     assert!(began.elapsed() < DEADLINE);
+    drop(silent);
+    // Nor do those that ask once, and then begin another request.
+    let whole = format!("GET /health/live HTTP/1.1\r\nHost: {admin}\r\n\r\n");
+    let halves: Vec<TcpStream> = (0..100)
+        .map(|_| {
+            let mut socket = TcpStream::connect(admin).unwrap();
+            std::io::Write::write_all(&mut socket, format!("{whole}G").as_bytes()).unwrap();
+            socket
+        })
+        .collect();
+    let began = Instant::now();
+    assert_eq!(get(admin, "/health/live").status, 200);
+    println!("answered {:?} after {} that begin a second request", began.elapsed(), halves.len());
+    assert!(began.elapsed() < DEADLINE);
+    drop(halves);
+    // Nor those that ask and ask and never read.
+    let many = format!("GET /api/openapi.json HTTP/1.1\r\nHost: {admin}\r\n\r\n").repeat(1000);
+    let deaf: Vec<TcpStream> = (0..100)
+        .map(|_| {
+            let mut socket = TcpStream::connect(admin).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            // As much as it takes.
+            let _ = std::io::Write::write(&mut socket, many.as_bytes());
+            socket
+        })
+        .collect();
+    let began = Instant::now();
+    assert_eq!(get(admin, "/health/live").status, 200);
+    println!("answered {:?} after {} that never read", began.elapsed(), deaf.len());
+    assert!(began.elapsed() < DEADLINE);
 }
 
 #[test]

@@ -100,6 +100,7 @@ const EXPECTED: &[&str] = &[
     "loglog_connections",
     "loglog_waiting_reads",
     "loglog_actor_restarts",
+    "loglog_actor_panics",
     "loglog_actor_mailbox_depth",
     "loglog_actor_stalled",
     "loglog_actor_handled",

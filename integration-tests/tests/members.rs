@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use loglog_integration_tests::checker::Enough;
 use loglog_integration_tests::clock::now;
 use loglog_integration_tests::history::{FinalLog, Trim};
+use loglog_integration_tests::http::get_json;
 use loglog_integration_tests::load::{Load, LoadOptions};
 use loglog_integration_tests::{Cluster, RawClient, until, within};
 use loglog_proto::error::{Code, Detail};
@@ -149,6 +150,14 @@ fn s25_s36_a_follower_behind_the_trimmed_start_begins_anew_while_appends_go_on()
             .is_some_and(|status| status.start == managed.start && status.role == "follower")
     });
     println!("node {victim} began anew at {} after {:?}", managed.start, began.elapsed());
+    for actor in ["consensus", "segment-writer", "storage-group"] {
+        let report = get_json(&cluster.admin(victim), &format!("/api/actors/{actor}"));
+        assert_eq!(
+            (&report["restarts"], &report["panics"]),
+            (&0.into(), &0.into()),
+            "nothing failed: {report}"
+        );
+    }
     load.progress(500, RESUME);
     let mut finished = load.finish();
     finished.history.trims.push(trim);

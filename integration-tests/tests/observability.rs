@@ -65,7 +65,7 @@ fn the_dashboard_covers_what_an_operator_asks() {
         "NoLeader",
         "FollowerLags",
         "DiskNearlyFull",
-        "ActorRestarts",
+        "ActorPanicked",
         "ActorStalled",
         "SyncSlow",
     ] {

@@ -219,3 +219,23 @@ fn an_actor_that_is_stuck_is_noticed_from_outside_and_the_node_serves_on_afterwa
     assert_eq!(after.restarts, 0, "a stuck actor is not ended");
     assert_eq!(stuck().len(), 1, "logged once");
 }
+
+#[test]
+fn a_node_is_stopped_though_a_member_of_its_storage_group_hangs_and_another_has_panicked() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = daemon(&dir).set("debug.faults=true").start();
+    let mut client = RawClient::connect(node.address());
+    let mut inject = |actor: &str, how: &str| {
+        let fault = RequestBody::Fault { actor: actor.to_owned(), how: how.to_owned() };
+        assert_eq!(client.ask(fault), ResponseBody::Injected);
+    };
+    inject("segment-writer", "stall:60000");
+    inject("consensus", "handler");
+    let began = Instant::now();
+    // It waits for the one that hangs, and is asked to stop meanwhile.
+    let (status, _) = node.stop();
+    let took = began.elapsed();
+    println!("ended after {took:?}");
+    assert_eq!(status.code(), Some(0));
+    assert!(took < Duration::from_secs(50), "not when the disk is pleased to answer: {took:?}");
+}

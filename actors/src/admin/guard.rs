@@ -42,7 +42,9 @@ impl Guard {
 
     fn check(&self, method: &Method, headers: &HeaderMap) -> Result<(), Refused> {
         let is_change = !matches!(*method, Method::GET | Method::HEAD);
-        if (is_change || self.address.ip().is_loopback()) && !names_an_address(headers.get(header::HOST)) {
+        if (is_change || self.address.ip().to_canonical().is_loopback())
+            && !names_an_address(headers.get(header::HOST))
+        {
             return Err(Refused::forbidden(
                 "the Host header must be an IP address or localhost: reach this node by its address, not by a name",
             ));

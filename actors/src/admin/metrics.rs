@@ -64,6 +64,8 @@ const BYTES: Option<&Unit> = Some(&Unit::Bytes);
 impl NodeCollector {
     fn log(&self, out: &mut Out<'_>) -> fmt::Result {
         let Sources { view, measures, .. } = &*self.0;
+        // While the cluster forms, or the log is repaired at the first start, there is none: better no number than a wrong one.
+        let is_known = view.reader().is_some();
         let told = "From the arrival of an append to its answer, on the node that leads.";
         out.histogram("append", told, SECONDS, &measures.append.snapshot(), Scale::MICROSECONDS)?;
         let told = "Write and sync of one write group.";
@@ -75,10 +77,11 @@ impl NodeCollector {
         let told = "Entries made durable in this node's log, whoever leads.";
         out.counter("appended_entries", told, None, measures.entries())?;
         out.counter("appended", "Their bytes in the log.", BYTES, measures.bytes())?;
-        out.gauge("start_offset", "First byte of the log that is kept.", None, view.start().get())?;
+        out.known("start_offset", "First byte of the log that is kept.", None, view.start().get(), is_known)?;
         let told = "Next byte to be committed, as far as this node knows.";
-        out.gauge("committed_offset", told, None, view.committed().get())?;
-        out.gauge("durable_offset", "How far the log is synced here.", None, answers::durable(&self.0))?;
+        out.known("committed_offset", told, None, view.committed().get(), is_known)?;
+        let told = "How far the log is synced here.";
+        out.known("durable_offset", told, None, answers::durable(&self.0), is_known)?;
         out.counter("torn", "Torn bytes that recoveries of this process cut.", BYTES, view.torn_bytes())?;
         out.counter(
             "repairs",
@@ -86,7 +89,7 @@ impl NodeCollector {
             None,
             measures.repairs(),
         )?;
-        out.gauge("disk_free", "Free bytes for new entries.", BYTES, view.available())
+        out.known("disk_free", "Free bytes for new entries.", BYTES, view.available(), is_known)
     }
 
     fn consensus(&self, out: &mut Out<'_>) -> fmt::Result {
@@ -144,13 +147,15 @@ impl NodeCollector {
         for actor in self.0.registry.snapshot() {
             let sum = sums.entry(series_of(&actor.name, actor.kind).to_owned()).or_default();
             sum.restarts += actor.restarts;
+            sum.panics += actor.panics;
             sum.mailbox += actor.mailbox;
             sum.handled += actor.handled;
             sum.stalled += u64::from(actor.stalled_ms.is_some());
         }
         // Those that are gone count on, and where there was none yet, that is a zero.
         for (kind, series) in ONE_SERIES {
-            sums.entry((*series).to_owned()).or_default().handled = self.0.registry.handled(kind);
+            let sum = sums.entry((*series).to_owned()).or_default();
+            (sum.handled, sum.panics) = self.0.registry.totals(kind);
         }
         let of = |what: fn(&ActorSum) -> u64| sums.iter().map(move |(name, sum)| (name.as_str(), what(sum)));
         out.counters(
@@ -160,6 +165,7 @@ impl NodeCollector {
             "actor",
             of(|it| it.restarts),
         )?;
+        out.counters("actor_panics", "How often it panicked.", None, "actor", of(|it| it.panics))?;
         out.gauges("actor_mailbox_depth", "Messages that wait.", None, "actor", of(|it| it.mailbox))?;
         out.gauges(
             "actor_stalled",
@@ -190,6 +196,7 @@ fn series_of<'a>(name: &'a str, kind: &str) -> &'a str {
 #[derive(Default)]
 struct ActorSum {
     restarts: u64,
+    panics: u64,
     mailbox: u64,
     handled: u64,
     stalled: u64,
@@ -234,6 +241,18 @@ impl Out<'_> {
         value: impl EncodeGaugeValue,
     ) -> fmt::Result {
         self.describe(name, help, unit, MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    /// A gauge that there is only where `is_known`.
+    fn known(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<&Unit>,
+        value: u64,
+        is_known: bool,
+    ) -> fmt::Result {
+        if is_known { self.gauge(name, help, unit, value) } else { Ok(()) }
     }
 
     fn counter(

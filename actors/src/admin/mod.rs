@@ -22,7 +22,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use actix_web::http::KeepAlive;
+use actix_web::rt::net::TcpStream;
 use actix_web::{App, HttpServer, web};
+use rustix::net::sockopt::set_tcp_user_timeout;
 use slog::{Logger, error};
 use tokio::sync::oneshot;
 
@@ -34,8 +37,8 @@ use self::sources::Sources;
 const CONNECTIONS_MAX: usize = 64;
 /// How long a request's head may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection may stay without a request: a little more than what polls every few seconds.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// How long a client may leave unread what it was sent, milliseconds.
+const UNREAD_TIMEOUT_MS: u32 = 5000;
 /// How long a client may take to close after the last answer.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the end of the thread is waited for. It takes milliseconds, since no handler waits for anything.
@@ -111,7 +114,14 @@ async fn serve(
     .backlog(64)
     .client_request_timeout(HEAD_TIMEOUT)
     .client_disconnect_timeout(CLOSE_TIMEOUT)
-    .keep_alive(KEEP_ALIVE)
+    // A second request on a connection would be waited for without an end, once its first byte is there.
+    .keep_alive(KeepAlive::Disabled)
+    .on_connect(|connection, _| {
+        if let Some(stream) = connection.downcast_ref::<TcpStream>() {
+            // Where it cannot be had, the client is waited for: no worse than without.
+            let _ = set_tcp_user_timeout(stream, UNREAD_TIMEOUT_MS);
+        }
+    })
     .shutdown_timeout(1)
     .disable_signals()
     .listen(socket)?

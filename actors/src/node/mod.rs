@@ -45,6 +45,8 @@ use crate::watch::Watch;
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a stopping node waits for what is in flight.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(3500);
+/// How long it waits for the storage group to end.
+const GROUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A node that serves.
 pub struct Node {
@@ -100,29 +102,26 @@ impl Node {
         tokio::pin!(stop);
         loop {
             tokio::select! {
+                // Also in the midst of a restart, which a member that hangs may draw out.
                 () = &mut stop => return self.stop().await,
-                Some(reason) = self.fatal.recv() => return Err(self.give_up(NodeError::Disk(reason)).await),
-                Some(received) = self.installs.recv() => {
-                    if let Err(error) = self.install(received).await {
-                        return Err(self.give_up(error).await);
-                    }
-                }
-                mended = ended(&mut self.mending) => {
-                    self.mending = None;
-                    let recovered = match mended {
-                        Ok(()) => self.recover().await,
-                        Err(error) => Err(error.into()),
-                    };
-                    if let Err(error) = recovered {
-                        return Err(self.give_up(error).await);
-                    }
-                }
-                Some(event) = self.events.recv() => {
-                    if let Err(error) = self.heed(event).await {
-                        return Err(self.give_up(error).await);
-                    }
+                done = self.step() => if let Err(error) = done {
+                    return Err(self.give_up(error).await);
                 }
             }
+        }
+    }
+
+    /// Waits for what only the node can see to, and does. After one that was broken off, the node can only be stopped.
+    async fn step(&mut self) -> Result<(), NodeError> {
+        tokio::select! {
+            Some(reason) = self.fatal.recv() => Err(NodeError::Disk(reason)),
+            Some(received) = self.installs.recv() => self.install(received).await,
+            mended = ended(&mut self.mending) => {
+                self.mending = None;
+                mended?;
+                self.recover().await
+            }
+            Some(event) = self.events.recv() => self.heed(event).await,
         }
     }
 
@@ -134,8 +133,18 @@ impl Node {
         self.stop_mending();
         self.listener.kill();
         self.connections.kill();
-        self.group.stop(true).await;
+        self.uploads.stop();
+        self.waiters.stop();
+        self.net.stop();
+        self.stop_group(true).await;
         error
+    }
+
+    /// Stops the storage group, but for a member that hangs, in a call to the disk perhaps: nobody hears of it any more.
+    async fn stop_group(&mut self, drop_queued: bool) {
+        if tokio::time::timeout(GROUP_TIMEOUT, self.group.stop(drop_queued)).await.is_err() {
+            warn!(self.log, "a member of the storage group hangs and is left behind"; "waited" => ?GROUP_TIMEOUT);
+        }
     }
 
     /// Carries out what is decided about the end of an actor.
@@ -271,11 +280,11 @@ impl Node {
                     warn!(self.log, "some clients do not take their replies; they are cut off");
                 }
             }
-            Some(reason) = self.fatal.recv() => return Err(NodeError::Disk(reason)),
+            Some(reason) = self.fatal.recv() => return Err(self.give_up(NodeError::Disk(reason)).await),
         }
         self.uploads.stop();
         self.waiters.stop();
-        self.group.stop(false).await;
+        self.stop_group(false).await;
         self.net.stop();
         // A write that failed just now was acknowledged to nobody, but whoever stopped us should know.
         if let Ok(reason) = self.fatal.try_recv() {

@@ -55,7 +55,7 @@ pub struct NodeOptions {
     pub config: Vec<(String, String)>,
     /// What administrators may see and change of the program's log.
     pub log_control: Option<Arc<dyn LogControl>>,
-    /// Whether actors take times: how long messages wait and are handled, stalls, their own state. Counts are kept in any case.
+    /// Whether actors take times: how long messages wait and are handled, stalls, their own state. What comes and goes in mailboxes is counted in any case.
     pub measure: bool,
     /// The program's version, for those who ask.
     pub version: &'static str,

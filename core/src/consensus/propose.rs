@@ -165,7 +165,7 @@ impl<T> Consensus<T> {
     }
 
     fn no_room(&self, bytes: u64) -> Refusal {
-        if self.successor_with_room(bytes).is_some() {
+        if self.raw.raft.lead_transferee.is_some() || self.successor_with_room(bytes).is_some() {
             let message = "this node's disk is nearly full: another node is to lead";
             return Refusal::new(Code::Unavailable, message);
         }

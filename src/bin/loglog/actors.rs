@@ -1,6 +1,7 @@
 //! `loglog actors`: the actors of a node, as its admin endpoint shows them.
 
 use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -54,6 +55,7 @@ struct Actor {
 struct Panic {
     text: String,
     location: Option<String>,
+    unix_ms: u64,
 }
 
 #[derive(Deserialize)]
@@ -121,6 +123,17 @@ fn tree(actors: &[Actor]) -> String {
     table(&rows)
 }
 
+/// How long ago that was.
+fn ago(unix_ms: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let seconds = now.saturating_sub(unix_ms / 1000);
+    match seconds {
+        0..120 => format!("{seconds} s ago"),
+        120..7200 => format!("{} min ago", seconds / 60),
+        _ => format!("{} h ago", seconds / 3600),
+    }
+}
+
 fn state(actor: &Actor) -> String {
     match actor.stalled_ms {
         Some(ms) => format!("{}, stuck for {} s", actor.state, ms / 1000),
@@ -130,9 +143,9 @@ fn state(actor: &Actor) -> String {
 
 /// All that is known of one.
 fn detail(actor: &Actor) -> String {
-    let panic = actor.last_panic.as_ref().map_or("none".to_owned(), |panic| match &panic.location {
-        Some(location) => format!("{} (at {location})", panic.text),
-        None => panic.text.clone(),
+    let panic = actor.last_panic.as_ref().map_or("none".to_owned(), |panic| {
+        let location = panic.location.as_ref().map(|it| format!(" (at {it})")).unwrap_or_default();
+        format!("{}{location}, {}", panic.text, ago(panic.unix_ms))
     });
     let mut text = facts(&[
         ("actor", format!("{} ({})", actor.name, actor.kind)),
@@ -194,7 +207,7 @@ mod tests {
         let mut stuck = actor("consensus", Some("storage-group"));
         stuck.stalled_ms = Some(6_400);
         stuck.handled = 12_345;
-        stuck.last_panic = Some(Panic { text: "broken\npromise".into(), location: None });
+        stuck.last_panic = Some(Panic { text: "broken\npromise".into(), location: None, unix_ms: 1 });
         let text = tree(&[actor("node", None), actor("storage-group", Some("node")), stuck]);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].starts_with("node  ") && lines[2].starts_with("  storage-group"), "{text}");

@@ -13,6 +13,7 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     for row in rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
+            let cell = shown(cell);
             // Numbers stand right, so that their digits line up.
             if cell.starts_with(|c: char| c.is_ascii_digit()) {
                 line.push_str(&format!("{cell:>width$}  "));
@@ -31,8 +32,13 @@ pub(crate) fn facts(facts: &[(&str, String)]) -> String {
     let width = facts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     facts
         .iter()
-        .map(|(name, value)| format!("{name:<width$}  {value}").trim_end().to_owned() + "\n")
+        .map(|(name, value)| format!("{name:<width$}  {}", shown(value)).trim_end().to_owned() + "\n")
         .collect()
+}
+
+/// Text of others without what would move the cursor or change colours.
+fn shown(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).collect()
 }
 
 /// A number with its thousands apart: `1,234,567`.

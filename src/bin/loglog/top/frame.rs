@@ -47,7 +47,7 @@ impl Line {
 
     /// Its words.
     pub(super) fn plain(&self) -> String {
-        self.0.iter().map(|(_, text)| text.as_str()).collect()
+        self.0.iter().flat_map(|(_, text)| text.chars()).filter(|c| !c.is_control()).collect()
     }
 
     /// For a terminal of so many columns.
