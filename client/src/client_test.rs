@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
+use loglog_proto::entry::{Kind, PREFIX};
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::{ClusterId, Length, Offset};
 use tokio::time::{Instant, timeout};
@@ -351,9 +352,15 @@ async fn ranges_begin_and_end_where_asked() {
         beyond.unwrap_err(),
         Error::BeyondEnd { offset: places[4].end + Length::new(9), end: places[4].end }
     );
+    // Bytes in a payload that could begin an entry, which would reach beyond the log's end.
+    let fake = [&[0xff, 0xff, 0x00, Kind::Data as u8][..], &[0; 60]].concat();
+    let place = client.append(fake).await.unwrap();
+    let inside: Vec<_> = client.entries(place.offset + Length::of(PREFIX)..).collect().await;
+    assert!(matches!(&inside[..], [Err(Error::NotAnEntry { .. })]), "{inside:?}");
+    places.push(place);
     node.trim();
     let trimmed = client.entries(places[1].offset..).try_collect::<Vec<_>>().await.unwrap_err();
-    assert_eq!(trimmed, Error::Trimmed { offset: places[1].offset, start: places[4].end });
+    assert_eq!(trimmed, Error::Trimmed { offset: places[1].offset, start: places[5].end });
     assert!(matches!(client.follow(Offset::ZERO).next().await, Some(Err(Error::Trimmed { .. }))));
 }
 

@@ -81,7 +81,9 @@ async fn actors(request: HttpRequest, sources: Data<Sources>) -> Answer {
 
 async fn actor(name: web::Path<String>, sources: Data<Sources>) -> Answer {
     let detail = sources.registry.detail(&name);
-    let missing = || Refused::not_found(format!("no actor is called '{name}'; /api/actors lists them"));
+    let missing = || {
+        Refused::not_found(format!("no actor is called '{name}'; `loglog actors` and /api/actors list them"))
+    };
     Ok(HttpResponse::Ok().json(detail.ok_or_else(missing)?))
 }
 

@@ -214,7 +214,10 @@ impl PeerIdentity {
         let is_formed = self.membership.read().unwrap_or_else(PoisonError::into_inner).is_some();
         // One whose membership is newer than ours may be a member that we have not heard of yet: the leader itself, perhaps.
         let may_be_member = hello.membership > self.membership_index() || self.member(hello.from).is_some();
-        if is_formed && may_be_member && hello.from != self.raft_id() {
+        if !is_formed {
+            return Err(Refusal::new(Code::Unavailable, format!("{} has no cluster yet", self.raft_id())));
+        }
+        if may_be_member && hello.from != self.raft_id() {
             return Ok(());
         }
         Err(Refusal::new(Code::NotMember, format!("{} is no member of this cluster", hello.from)))
@@ -290,7 +293,7 @@ mod tests {
             Ok(()),
             "news to us"
         );
-        assert_eq!(identity(false).check_hello(&good).unwrap_err().code, Code::NotMember);
+        assert_eq!(identity(false).check_hello(&good).unwrap_err().code, Code::Unavailable, "no cluster yet");
     }
 
     #[test]

@@ -121,10 +121,12 @@ impl Reading {
                 if end > wanted {
                     continue;
                 }
-                if wanted >= place.to {
-                    return Ok(None);
+                if end < place.to {
+                    return Err(Error::BeyondEnd { offset: place.to, end });
                 }
-                return Err(Error::BeyondEnd { offset: place.to, end });
+                // An entry ends where the log does: what began here is none.
+                let (at, found) = (place.splitter.at(), (wanted - place.splitter.at()).as_usize());
+                return Err(not_whole(place.from, at, EntryError::Short { at, needed: found + 1, found }));
             }
             let next = wanted + Length::of(data.bytes.len());
             if next < place.to {

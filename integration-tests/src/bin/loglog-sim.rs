@@ -11,15 +11,15 @@ use clap::Parser;
 use loglog_integration_tests::sim::queue::SECOND;
 use loglog_integration_tests::sim::{Counts, Fault, HOUR, Options, Report, run};
 
-/// Runs a cluster of simulated nodes, made of the production consensus and storage, through faults.
+/// Runs clusters of simulated nodes, made of the production consensus and storage, through faults drawn from seeds.
 #[derive(Parser)]
-#[command(version, about)]
+#[command(version)]
 struct Args {
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// How many seeds, one behind the other.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
     /// Simulated time of each seed, seconds.
     #[arg(long, default_value_t = 3600)]
