@@ -2,7 +2,7 @@
 //!
 //! Owns:   the connection, closed after each answer.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -87,11 +87,13 @@ pub fn request(address: &str, method: &str, path: &str, headers: &[(&str, &str)]
     let _ = socket.write_all(text.as_bytes());
     let mut answer = Vec::new();
     let mut part = vec![0; 64 << 10];
-    while let Ok(count @ 1..) = socket.read(&mut part) {
-        answer.extend_from_slice(&part[..count]);
-        // Not everybody closes the connection then, though asked to: a browser's driver does not.
-        if is_whole(&answer) {
-            break;
+    // Not everybody closes the connection when all is said, though asked to: a browser's driver does not.
+    while !is_whole(&answer) {
+        match socket.read(&mut part) {
+            Ok(count @ 1..) => answer.extend_from_slice(&part[..count]),
+            // A read with a time limit ends with any signal that the process gets.
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Ok(_) | Err(_) => break,
         }
     }
     parse(&String::from_utf8_lossy(&answer))

@@ -130,6 +130,8 @@ impl RawClient {
                 Ok(0) => return Ok(None),
                 Ok(read) => self.received.extend_from_slice(&chunk[..read]),
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+                // A read with a time limit ends with any signal that the process gets.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
