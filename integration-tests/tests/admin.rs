@@ -1,9 +1,10 @@
 //! The admin endpoint of real nodes: what it answers, to whom, and when.
 
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use loglog::config::Sources;
+use loglog::config::{Effective, Sources};
 use loglog::logging::{LogFormat, Logging};
 use loglog::options::node_options;
 use loglog_actors::{Node, NodeError};
@@ -344,18 +345,23 @@ fn the_last_minutes_show_the_load() {
     assert!((50..=52).contains(&appended), "each is counted once: {appended}");
 }
 
-#[test]
-fn it_ends_with_a_node_that_lives_inside_another_program() {
-    let dir = tempfile::tempdir().unwrap();
+/// What a node inside this program is configured with.
+fn inside(data: &Path, more: &[&str]) -> Effective {
     let set = [
         "listen.client=127.0.0.1:0",
         "listen.peer=127.0.0.1:0",
         "listen.admin=127.0.0.1:0",
         "data.free_min=1 MiB",
     ];
-    let mut set: Vec<String> = set.map(str::to_owned).to_vec();
-    set.push(format!("data.dir={}", dir.path().display()));
-    let effective = Sources { file: None, environment: Some(Default::default()), set }.load().unwrap();
+    let mut set: Vec<String> = set.iter().chain(more).map(|it| (*it).to_owned()).collect();
+    set.push(format!("data.dir={}", data.display()));
+    Sources { file: None, environment: Some(Default::default()), set }.load().unwrap()
+}
+
+#[test]
+fn it_ends_with_a_node_that_lives_inside_another_program() {
+    let dir = tempfile::tempdir().unwrap();
+    let effective = inside(dir.path(), &[]);
     let logging = Logging::start(LogFormat::Json, &"off".parse().unwrap());
     actix_rt::System::new().block_on(async {
         for _ in 0..2 {
@@ -388,6 +394,37 @@ fn it_ends_with_a_node_that_lives_inside_another_program() {
             stop.send(()).unwrap();
             serving.await.unwrap().unwrap();
             TcpListener::bind(admin).expect("the port is free once the node has ended");
+        }
+    });
+}
+
+/// A member that hangs may write yet, long after its node has given it up: until its process is gone nobody else may recover that log.
+#[test]
+fn s13_a_member_that_is_left_behind_keeps_the_directory_from_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let effective = inside(dir.path(), &["debug.faults=true"]);
+    let logging = Logging::start(LogFormat::Json, &"off".parse().unwrap());
+    actix_rt::System::new().block_on(async {
+        let options = node_options(&effective, &logging);
+        let node = Node::start(options.clone(), logging.logger().clone()).await.unwrap();
+        let admin = node.admin_address().unwrap().to_string();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let serving = actix_rt::spawn(node.serve(async {
+            let _ = stopped.await;
+        }));
+        let fault = r#"{"actor":"segment-writer","how":"stall","ms":60000}"#;
+        let injected = tokio::task::spawn_blocking(move || send(&admin, "POST", "/api/faults", fault).status);
+        assert_eq!(injected.await.unwrap(), 204);
+        stop.send(()).unwrap();
+        let began = Instant::now();
+        serving.await.unwrap().unwrap();
+        println!("left behind after {:?}", began.elapsed());
+        // The other actors of that life let go of the directory within moments.
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(3) {
+            let again = Node::start(options.clone(), logging.logger().clone()).await;
+            assert!(matches!(again, Err(NodeError::Lock(_))), "the directory is another's already");
+            actix_rt::time::sleep(Duration::from_millis(100)).await;
         }
     });
 }
