@@ -10,12 +10,11 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use loglog_integration_tests::cluster::final_log;
 use loglog_integration_tests::{Appender, RawClient};
 use loglog_proto::entry::{Kind, Prefix, encode_into};
 use loglog_proto::header::{HEADER, SegmentHeader};
-use loglog_proto::request::{Append, RequestBody};
+use loglog_proto::request::RequestBody;
 use loglog_proto::response::ResponseBody;
 use loglog_proto::{Length, Offset, Sequence, WriterId, crc32c};
 
@@ -159,17 +158,8 @@ fn etcd_11488_5230_6378_tails_of_all_nodes_at_once_keep_no_cluster_from_starting
 }
 
 fn append(client: &mut RawClient, sequence: u64) {
-    let append = Append {
-        writer: WriterId::new(7),
-        previous: (sequence > 1).then(|| Sequence::new(sequence - 1)),
-        sequence: Sequence::new(sequence),
-        known_end: Some(Offset::ZERO),
-        expect_end: None,
-        crc: None,
-        payload: Some(Bytes::from(format!("entry {sequence}"))),
-    };
     client.socket().set_read_timeout(Some(DEADLINE)).unwrap();
-    let answer = client.ask(RequestBody::Append(append));
+    let answer = client.ask(super::append(sequence, format!("entry {sequence}")));
     assert!(matches!(answer, ResponseBody::Appended(_)), "{answer:?}");
 }
 

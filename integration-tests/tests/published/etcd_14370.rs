@@ -7,12 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use loglog_integration_tests::sim::Fault;
 use loglog_integration_tests::{DaemonOptions, RawClient};
-use loglog_proto::request::{Append, RequestBody};
 use loglog_proto::response::ResponseBody;
-use loglog_proto::{Offset, Sequence, WriterId};
 
 use super::simulate;
 use crate::daemon;
@@ -37,17 +34,8 @@ fn etcd_14370_a_real_process_answers_no_sooner_than_its_sync_begins() {
     let mut client = RawClient::connect(node.address());
     let mut took = Vec::new();
     for sequence in 1..=10 {
-        let append = Append {
-            writer: WriterId::new(7),
-            previous: (sequence > 1).then(|| Sequence::new(sequence - 1)),
-            sequence: Sequence::new(sequence),
-            known_end: Some(Offset::ZERO),
-            expect_end: None,
-            crc: None,
-            payload: Some(Bytes::from(format!("{sequence}"))),
-        };
         let began = Instant::now();
-        let answer = client.ask(RequestBody::Append(append));
+        let answer = client.ask(super::append(sequence, sequence.to_string()));
         assert!(matches!(answer, ResponseBody::Appended(_)), "{answer:?}");
         took.push(began.elapsed());
     }

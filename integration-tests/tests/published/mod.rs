@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use loglog_integration_tests::appender::payload;
 use loglog_integration_tests::sim::queue::SECOND;
 use loglog_integration_tests::sim::{Counts, Fault, Options, run};
@@ -28,7 +29,7 @@ use loglog_proto::error::Code;
 use loglog_proto::manage::{Change, NewMember};
 use loglog_proto::request::{Append, RequestBody};
 use loglog_proto::response::ResponseBody;
-use loglog_proto::{NodeId, Sequence, WriterId};
+use loglog_proto::{NodeId, Offset, Sequence, WriterId};
 
 use crate::repair::{check, fill};
 
@@ -136,4 +137,17 @@ fn simulate(seeds: std::ops::Range<u64>, nodes: u32, faults: &[Fault]) {
     println!("{acknowledged} acknowledged, {counts:?}");
     assert!(acknowledged > 1000, "{acknowledged}");
     assert!(faults.iter().all(|fault| counts.of(*fault) > 0), "each took effect: {counts:?}");
+}
+
+/// The append of one writer's next entry.
+fn append(sequence: u64, payload: impl Into<Bytes>) -> RequestBody {
+    RequestBody::Append(Append {
+        writer: WriterId::new(7),
+        previous: (sequence > 1).then(|| Sequence::new(sequence - 1)),
+        sequence: Sequence::new(sequence),
+        known_end: Some(Offset::ZERO),
+        expect_end: None,
+        crc: None,
+        payload: Some(payload.into()),
+    })
 }

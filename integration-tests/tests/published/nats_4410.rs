@@ -11,13 +11,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use bytes::Bytes;
 use loglog_integration_tests::cluster::final_log;
 use loglog_integration_tests::{Appender, Cluster, Layout, RawClient, Tmpfs, until};
+use loglog_proto::Offset;
 use loglog_proto::error::Code;
-use loglog_proto::request::{Append, RequestBody};
+use loglog_proto::request::RequestBody;
 use loglog_proto::response::ResponseBody;
-use loglog_proto::{Offset, Sequence, WriterId};
 use loglog_storage::verify;
 
 use super::{DEADLINE, files, goes_on, lead};
@@ -25,16 +24,8 @@ use crate::daemon;
 use crate::repair::{fill, verify_compare};
 
 fn append(client: &mut RawClient, sequence: u64) -> Result<Offset, Code> {
-    let append = Append {
-        writer: WriterId::new(7),
-        previous: (sequence > 1).then(|| Sequence::new(sequence - 1)),
-        sequence: Sequence::new(sequence),
-        known_end: Some(Offset::ZERO),
-        expect_end: None,
-        crc: None,
-        payload: Some(Bytes::from(vec![u8::try_from(sequence % 251).unwrap(); 16 << 10])),
-    };
-    match client.ask(RequestBody::Append(append)) {
+    let payload = vec![u8::try_from(sequence % 251).unwrap(); 16 << 10];
+    match client.ask(super::append(sequence, payload)) {
         ResponseBody::Appended(appended) => Ok(appended.end),
         ResponseBody::Refused(refusal) => Err(refusal.code),
         other => panic!("{other:?}"),
