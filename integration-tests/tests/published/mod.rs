@@ -59,14 +59,18 @@ fn never(what: &str, mut is: impl FnMut() -> bool) {
     });
 }
 
-/// Length and CRC of every file of a directory, by name. The lock's existence means nothing.
+/// Length and CRC of every file of a directory, by name. The lock's existence means nothing. Of a node that runs, a file may get another
+/// name between the listing and the look: it is left out.
 fn files(dir: &Path) -> BTreeMap<String, (u64, u32)> {
-    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
     let of = |path: std::path::PathBuf| {
-        let bytes = std::fs::read(&path).unwrap();
-        (path.file_name().unwrap().to_string_lossy().into_owned(), (bytes.len() as u64, crc32c(&bytes)))
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            read => read.map(|bytes| Some((name, (bytes.len() as u64, crc32c(&bytes))))).unwrap(),
+        }
     };
-    entries.map(of).filter(|(name, _)| name != "lock").collect()
+    let entries = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    entries.filter_map(of).filter(|(name, _)| name != "lock").collect()
 }
 
 /// Sends an append to one node, once; whatever it answers, it must not be an acknowledgement. Returns what was said. It is the one that
