@@ -105,6 +105,10 @@ pub struct DataConfig {
 pub struct ListenConfig {
     /// For clients.
     pub client: SocketAddr,
+    /// For clients of this machine: a Unix socket's file. `None`: there is none.
+    pub unix: Option<PathBuf>,
+    /// Its permissions.
+    pub unix_mode: u32,
     /// For other nodes.
     pub peer: SocketAddr,
     /// For administrators. `None`: there is no admin endpoint.
@@ -198,7 +202,13 @@ impl Default for DataConfig {
 
 impl Default for ListenConfig {
     fn default() -> Self {
-        Self { client: loopback(19194), peer: loopback(19195), admin: Some(loopback(19196)) }
+        Self {
+            client: loopback(19194),
+            unix: None,
+            unix_mode: 0o600,
+            peer: loopback(19195),
+            admin: Some(loopback(19196)),
+        }
     }
 }
 

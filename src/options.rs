@@ -16,6 +16,7 @@ pub fn node_options(effective: &Effective, logging: &Logging) -> NodeOptions {
         cluster: config.cluster.id,
         node: config.node.id,
         listen_client: config.listen.client,
+        listen_unix: config.listen.unix.clone().map(|path| (path, config.listen.unix_mode)),
         listen_peer: config.listen.peer,
         listen_admin: config.listen.admin,
         cluster_nodes: config

@@ -18,6 +18,7 @@
 pub mod admin;
 pub mod backoff;
 mod catch;
+mod client_socket;
 mod clock;
 pub mod connection;
 pub mod consensus;

@@ -1,20 +1,24 @@
 //! Listener actor: accepts clients.
 //!
-//! Owns:   the listening socket, the limit on connections, and their names.
+//! Owns:   the listening sockets, the limit on connections, and their names.
 //! Keeps:  clients that find no place wait in the kernel's backlog instead of being cut off.
 //! Never:  reads a byte from a client.
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Handler, StreamHandler};
 use actix_rt::ArbiterHandle;
+use futures_util::Stream;
 use serde_json::json;
 use slog::warn;
 
+use crate::client_socket::{ClientSocket, ClientSockets};
 use crate::connection::{Connection, Drain};
 use crate::faults::{Fault, fail_as_told};
 use crate::guard::{Ctx, Restart};
@@ -29,7 +33,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// The actor.
 pub struct Listener {
-    socket: Option<std::net::TcpListener>,
+    /// Taken when it starts.
+    tcp: Option<TcpListener>,
+    unix: Option<UnixListener>,
     services: Arc<Services>,
     connections: Connections,
     /// Whether accepting fails, and that was told.
@@ -52,7 +58,7 @@ impl Connections {
         Self { supervisor, arbiter, max, next: Arc::new(AtomicU64::new(1)), living: Arc::default() }
     }
 
-    fn open(&self, socket: std::net::TcpStream, services: &Arc<Services>) {
+    fn open(&self, socket: ClientSocket, services: &Arc<Services>) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let child = Child {
             name: format!("connection-{number}"),
@@ -100,34 +106,55 @@ impl Connections {
 }
 
 impl Listener {
-    /// Accepts from `socket`, which is bound already.
-    pub fn new(
-        socket: Option<std::net::TcpListener>,
-        services: Arc<Services>,
-        connections: Connections,
-    ) -> Self {
-        Self { socket, services, connections, is_failing: false }
+    /// Accepts from `sockets`, which are bound already.
+    pub(crate) fn new(sockets: &ClientSockets, services: Arc<Services>, connections: Connections) -> Self {
+        let unix = sockets.unix.as_ref().and_then(|unix| unix.listener.try_clone().ok());
+        Self { tcp: sockets.tcp.try_clone().ok(), unix, services, connections, is_failing: false }
     }
 
     fn listen(&mut self, ctx: &mut Ctx<Self>) -> io::Result<()> {
-        let Some(socket) = self.socket.take() else { return Err(io::ErrorKind::NotConnected.into()) };
-        socket.set_nonblocking(true)?;
-        let (listener, connections) = (tokio::net::TcpListener::from_std(socket)?, self.connections.clone());
-        ctx.add_stream(futures_util::stream::unfold(listener, move |listener| {
-            let connections = connections.clone();
-            async move {
-                while !connections.has_room() {
-                    actix_rt::time::sleep(PAUSE).await;
-                }
-                let accepted = listener.accept().await;
-                if accepted.is_err() {
-                    actix_rt::time::sleep(PAUSE).await;
-                }
-                Some((accepted.map(|(stream, _)| stream), listener))
-            }
-        }));
+        let Some(tcp) = self.tcp.take() else { return Err(io::ErrorKind::NotConnected.into()) };
+        tcp.set_nonblocking(true)?;
+        let tcp = Accepting::Tcp(tokio::net::TcpListener::from_std(tcp)?);
+        ctx.add_stream(accept_all(tcp, self.connections.clone()));
+        if let Some(unix) = self.unix.take() {
+            unix.set_nonblocking(true)?;
+            let unix = Accepting::Unix(tokio::net::UnixListener::from_std(unix)?);
+            ctx.add_stream(accept_all(unix, self.connections.clone()));
+        }
         Ok(())
     }
+}
+
+enum Accepting {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl Accepting {
+    async fn accept(&self) -> io::Result<ClientSocket> {
+        match self {
+            Self::Tcp(listener) => Ok(ClientSocket::Tcp(listener.accept().await?.0.into_std()?)),
+            Self::Unix(listener) => Ok(ClientSocket::Unix(listener.accept().await?.0.into_std()?)),
+        }
+    }
+}
+
+/// Clients, one after the other, as there is room for them.
+fn accept_all(from: Accepting, connections: Connections) -> impl Stream<Item = io::Result<ClientSocket>> {
+    futures_util::stream::unfold(from, move |from| {
+        let connections = connections.clone();
+        async move {
+            while !connections.has_room() {
+                actix_rt::time::sleep(PAUSE).await;
+            }
+            let accepted = from.accept().await;
+            if accepted.is_err() {
+                actix_rt::time::sleep(PAUSE).await;
+            }
+            Some((accepted, from))
+        }
+    })
 }
 
 impl Actor for Listener {
@@ -146,9 +173,9 @@ impl Actor for Listener {
     }
 }
 
-impl StreamHandler<io::Result<tokio::net::TcpStream>> for Listener {
-    fn handle(&mut self, accepted: io::Result<tokio::net::TcpStream>, ctx: &mut Self::Context) {
-        match accepted.and_then(tokio::net::TcpStream::into_std) {
+impl StreamHandler<io::Result<ClientSocket>> for Listener {
+    fn handle(&mut self, accepted: io::Result<ClientSocket>, ctx: &mut Self::Context) {
+        match accepted {
             Ok(socket) => {
                 self.is_failing = false;
                 self.connections.open(socket, &self.services);

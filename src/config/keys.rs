@@ -96,6 +96,16 @@ pub(super) const KEYS: &[Key] = &[
         show: |of| quoted(&of.listen.client.to_string()),
     },
     Key {
+        name: "listen.unix",
+        set: |to, from| value::optional_path(from).map(|value| to.listen.unix = value),
+        show: |of| quoted(&of.listen.unix.as_ref().map(|it| it.display().to_string()).unwrap_or_default()),
+    },
+    Key {
+        name: "listen.unix_mode",
+        set: |to, from| value::permissions(from).map(|value| to.listen.unix_mode = value),
+        show: |of| quoted(&format!("{:o}", of.listen.unix_mode)),
+    },
+    Key {
         name: "listen.peer",
         set: |to, from| value::listen_address(from).map(|value| to.listen.peer = value),
         show: |of| quoted(&of.listen.peer.to_string()),

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use config::{File, FileFormat, Map, Source, Value, ValueKind};
@@ -127,6 +128,19 @@ pub(super) fn optional_listen_address(value: &Value) -> Result<Option<SocketAddr
         return Ok(None);
     }
     listen_address(value).map(Some).map_err(|problem| format!("{problem}; or \"\" for nowhere"))
+}
+
+/// A file's path; an empty text for none.
+pub(super) fn optional_path(value: &Value) -> Result<Option<PathBuf>, Problem> {
+    let path = text(value)?;
+    Ok((!path.is_empty()).then(|| path.into()))
+}
+
+/// A file's permissions, in octal digits.
+pub(super) fn permissions(value: &Value) -> Result<u32, Problem> {
+    let expected = || "expected permissions as octal digits in quotes, such as \"660\"".to_owned();
+    let mode = u32::from_str_radix(text(value).map_err(|_| expected())?, 8).map_err(|_| expected())?;
+    if mode <= 0o777 { Ok(mode) } else { Err(expected()) }
 }
 
 /// Where to connect: a name will do.

@@ -15,7 +15,6 @@ mod reader;
 mod reads;
 
 use std::io;
-use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,6 +37,7 @@ use tokio::sync::watch;
 use self::outbox::Outbox;
 use self::reader::{Batch, RequestReader};
 use self::reads::{Reads, Step};
+use crate::client_socket::ClientSocket;
 use crate::consensus::{AskEnd, Ordered};
 use crate::credits::Credits;
 use crate::faults::{Fault, How, fail_as_told};
@@ -57,7 +57,7 @@ const SHOWN_WITHIN: Duration = Duration::from_secs(1);
 pub struct Connection {
     client: ClientId,
     services: Arc<Services>,
-    socket: Option<std::net::TcpStream>,
+    socket: Option<ClientSocket>,
     credits: Credits,
     outbox: Option<Outbox>,
     is_flushing: bool,
@@ -70,7 +70,7 @@ pub struct Connection {
     is_draining: bool,
     count: Arc<AtomicU64>,
     /// Where the client is.
-    address: Option<SocketAddr>,
+    address: Option<String>,
 }
 
 /// Replies to this client.
@@ -90,13 +90,13 @@ pub struct Drain;
 
 impl Connection {
     /// A connection over `socket`. `count` is how many there are.
-    pub fn new(
+    pub(crate) fn new(
         client: ClientId,
-        socket: std::net::TcpStream,
+        socket: ClientSocket,
         services: Arc<Services>,
         count: Arc<AtomicU64>,
     ) -> Self {
-        let (credits, address) = (services.credits(), socket.peer_addr().ok());
+        let (credits, address) = (services.credits(), socket.peer());
         count.fetch_add(1, Ordering::Relaxed);
         Self {
             client,
@@ -117,9 +117,7 @@ impl Connection {
 
     fn open(&mut self, ctx: &mut Ctx<Self>) -> io::Result<()> {
         let Some(socket) = self.socket.take() else { return Err(io::ErrorKind::NotConnected.into()) };
-        socket.set_nodelay(true)?;
-        socket.set_nonblocking(true)?;
-        let (receive, send) = tokio::net::TcpStream::from_std(socket)?.into_split();
+        let (receive, send) = socket.split()?;
         let (choke, is_choked) = watch::channel(false);
         self.outbox = Some(Outbox::new(send, choke));
         let reader = RequestReader::new(receive, self.credits.clone(), is_choked);
@@ -131,7 +129,7 @@ impl Connection {
 
     fn observe(&self) -> Value {
         json!({
-            "peer": self.address.map(|address| address.to_string()),
+            "peer": self.address,
             "bytes_held": self.credits.held(),
             "requests_in_flight": self.in_flight + self.reads.len(),
             "unsent_bytes": self.outbox.as_ref().map_or(0, Outbox::len),

@@ -8,8 +8,9 @@ use std::rc::Rc;
 
 use bytes::{Buf, BytesMut};
 use loglog_proto::response::Response;
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::sync::watch;
+
+use crate::client_socket::SendHalf;
 
 /// Beyond this many bytes waiting, a client is choked: it does not read its replies.
 pub(crate) const CHOKE_BYTES: usize = 1 << 20;
@@ -18,13 +19,13 @@ const KEEP_BYTES: usize = 4 << 20;
 
 /// The sending side of a connection.
 pub(crate) struct Outbox {
-    socket: Rc<OwnedWriteHalf>,
+    socket: Rc<SendHalf>,
     buffer: BytesMut,
     is_choked: watch::Sender<bool>,
 }
 
 impl Outbox {
-    pub(crate) fn new(socket: OwnedWriteHalf, is_choked: watch::Sender<bool>) -> Self {
+    pub(crate) fn new(socket: SendHalf, is_choked: watch::Sender<bool>) -> Self {
         Self { socket: Rc::new(socket), buffer: BytesMut::new(), is_choked }
     }
 
@@ -56,7 +57,7 @@ impl Outbox {
         Ok(true)
     }
 
-    pub(crate) fn socket(&self) -> Rc<OwnedWriteHalf> {
+    pub(crate) fn socket(&self) -> Rc<SendHalf> {
         Rc::clone(&self.socket)
     }
 

@@ -14,10 +14,10 @@ use loglog_proto::limits::FRAME_BYTES_MAX;
 use loglog_proto::request::{Request, RequestBody};
 use loglog_proto::{RequestId, request};
 use tokio::io::AsyncReadExt;
-use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::client_socket::ReceiveHalf;
 use crate::credits::{Credit, Credits, REQUEST_COST};
 
 /// Read from the socket at a time, bytes.
@@ -44,7 +44,7 @@ pub(crate) struct Batch {
 
 /// The receiving side of a connection.
 pub(crate) struct RequestReader {
-    socket: OwnedReadHalf,
+    socket: ReceiveHalf,
     buffer: BytesMut,
     credits: Credits,
     /// True while replies pile up.
@@ -57,7 +57,7 @@ pub(crate) struct RequestReader {
 }
 
 impl RequestReader {
-    pub(crate) fn new(socket: OwnedReadHalf, credits: Credits, is_choked: watch::Receiver<bool>) -> Self {
+    pub(crate) fn new(socket: ReceiveHalf, credits: Credits, is_choked: watch::Receiver<bool>) -> Self {
         Self {
             socket,
             buffer: BytesMut::with_capacity(READ_BYTES),

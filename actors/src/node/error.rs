@@ -30,6 +30,14 @@ pub enum NodeError {
         /// Why not.
         source: io::Error,
     },
+    /// The Unix socket cannot be listened to.
+    #[error("cannot listen on {} (listen.unix): {source}", path.display())]
+    BindUnix {
+        /// Its file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// The peer port cannot be listened to.
     #[error("cannot listen on {address} (listen.peer): {source}")]
     BindPeer {

@@ -21,6 +21,8 @@ pub struct NodeOptions {
     pub node: NodeId,
     /// Where clients connect.
     pub listen_client: SocketAddr,
+    /// Where clients of this machine connect, too: a Unix socket's file, and its permissions.
+    pub listen_unix: Option<(PathBuf, u32)>,
     /// Where peers connect.
     pub listen_peer: SocketAddr,
     /// Where administrators look in; `None`: nowhere.

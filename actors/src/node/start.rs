@@ -21,6 +21,7 @@ use tokio::sync::mpsc::unbounded_channel;
 use super::{Node, NodeError, NodeOptions, permanent, tree};
 use crate::admin::Admin;
 use crate::admin::sources::Sources;
+use crate::client_socket::{ClientSockets, UnixSocket};
 use crate::consensus::ConsensusSlot;
 use crate::credits::NodeCredits;
 use crate::faults::Faults;
@@ -60,7 +61,11 @@ impl Node {
         let began = Instant::now();
         let mut rng = StdRng::from_os_rng();
         let dir = Arc::new(DataDir::lock(Arc::new(OsVfs::default()), &options.data_dir)?);
-        let (socket, address) = bind(options.listen_client)?;
+        let (tcp, address) = bind(options.listen_client)?;
+        let unix = options.listen_unix.as_ref().map(|(path, mode)| {
+            UnixSocket::bind(path, *mode).map_err(|source| NodeError::BindUnix { path: path.clone(), source })
+        });
+        let sockets = Arc::new(ClientSockets { tcp, unix: unix.transpose()? });
         let registry = Registry::new(options.measure);
         let stats = registry.part(tree::NAME, "Node", None, Restart::Never);
         let measures = Arc::new(Measures::new(options.measure));
@@ -267,9 +272,10 @@ impl Node {
         });
         let connections = Connections::new(supervisor.clone(), net.handle(), options.connections_max);
         let listener = {
-            let (services, connections) = (Arc::clone(&services), connections.clone());
+            let (services, connections, sockets) =
+                (Arc::clone(&services), connections.clone(), Arc::clone(&sockets));
             supervisor.spawn(permanent(listener::NAME, "Listener"), &net.handle(), move || {
-                Listener::new(socket.try_clone().ok(), Arc::clone(&services), connections.clone())
+                Listener::new(&sockets, Arc::clone(&services), connections.clone())
             })
         };
         faults.enlist(listener::NAME, &listener);

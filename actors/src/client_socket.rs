@@ -1,0 +1,205 @@
+//! Client sockets: what clients come through, over TCP or a Unix socket.
+//!
+//! Owns:   a Unix socket's file: made with its permissions before anybody can find it, gone when it is closed.
+//! Keeps:  nobody gets in between the making of the file and its permissions; another process' socket is not taken away.
+//! Never:  knows what is said.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::{tcp, unix};
+
+/// A client that was accepted.
+#[derive(Debug)]
+pub(crate) enum ClientSocket {
+    /// From this machine or another.
+    Tcp(std::net::TcpStream),
+    /// From this machine.
+    Unix(UnixStream),
+}
+
+/// What it sends.
+#[derive(Debug)]
+pub(crate) enum ReceiveHalf {
+    Tcp(tcp::OwnedReadHalf),
+    Unix(unix::OwnedReadHalf),
+}
+
+/// What it is sent.
+#[derive(Debug)]
+pub(crate) enum SendHalf {
+    Tcp(tcp::OwnedWriteHalf),
+    Unix(unix::OwnedWriteHalf),
+}
+
+impl ClientSocket {
+    /// Where the client is, for people.
+    pub(crate) fn peer(&self) -> Option<String> {
+        match self {
+            Self::Tcp(socket) => socket.peer_addr().ok().map(|address| address.to_string()),
+            Self::Unix(_) => Some("unix".to_owned()),
+        }
+    }
+
+    /// Both directions, in this thread's runtime.
+    pub(crate) fn split(self) -> io::Result<(ReceiveHalf, SendHalf)> {
+        match self {
+            Self::Tcp(socket) => {
+                socket.set_nodelay(true)?;
+                socket.set_nonblocking(true)?;
+                let (receive, send) = tokio::net::TcpStream::from_std(socket)?.into_split();
+                Ok((ReceiveHalf::Tcp(receive), SendHalf::Tcp(send)))
+            }
+            Self::Unix(socket) => {
+                socket.set_nonblocking(true)?;
+                let (receive, send) = tokio::net::UnixStream::from_std(socket)?.into_split();
+                Ok((ReceiveHalf::Unix(receive), SendHalf::Unix(send)))
+            }
+        }
+    }
+}
+
+impl AsyncRead for ReceiveHalf {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        task: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(half) => Pin::new(half).poll_read(task, into),
+            Self::Unix(half) => Pin::new(half).poll_read(task, into),
+        }
+    }
+}
+
+impl SendHalf {
+    /// Sends what goes at once.
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(half) => half.try_write(bytes),
+            Self::Unix(half) => half.try_write(bytes),
+        }
+    }
+
+    /// Waits until something goes.
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(half) => half.writable().await,
+            Self::Unix(half) => half.writable().await,
+        }
+    }
+}
+
+/// What clients are accepted from.
+#[derive(Debug)]
+pub(crate) struct ClientSockets {
+    pub(crate) tcp: TcpListener,
+    pub(crate) unix: Option<UnixSocket>,
+}
+
+/// A Unix socket that listens, and its file, which goes with it.
+#[derive(Debug)]
+pub(crate) struct UnixSocket {
+    pub(crate) listener: UnixListener,
+    path: PathBuf,
+    /// Device and number of the file that is ours.
+    file: (u64, u64),
+}
+
+impl UnixSocket {
+    /// Listens at `path`, a file with these permissions. What a process left there that is gone is replaced.
+    ///
+    /// # Errors
+    /// Another process listens there, something else lies there, or the file cannot be made.
+    pub(crate) fn bind(path: &Path, mode: u32) -> io::Result<Self> {
+        if let Ok(found) = fs::symlink_metadata(path) {
+            if !found.file_type().is_socket() {
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "something that is no socket lies there",
+                ));
+            }
+            if UnixStream::connect(path).is_ok() {
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"));
+            }
+        }
+        // In a folder that only we may enter, until the permissions are right; then at its place, in one step.
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let hidden = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
+        DirBuilder::new().mode(0o700).create(&hidden)?;
+        let bound = Self::bind_in(&hidden, path, mode);
+        // What is in the way of that would have been in the way before.
+        let _ = fs::remove_dir(&hidden);
+        bound
+    }
+
+    fn bind_in(hidden: &Path, path: &Path, mode: u32) -> io::Result<Self> {
+        let first = hidden.join("s");
+        let made = UnixListener::bind(&first).and_then(|listener| {
+            fs::set_permissions(&first, Permissions::from_mode(mode))?;
+            let found = fs::symlink_metadata(&first)?;
+            fs::rename(&first, path)?;
+            Ok(Self { listener, path: path.to_owned(), file: (found.dev(), found.ino()) })
+        });
+        if made.is_err() {
+            // It may not be there.
+            let _ = fs::remove_file(&first);
+        }
+        made
+    }
+}
+
+impl Drop for UnixSocket {
+    fn drop(&mut self) {
+        // Another process may have put its own there meanwhile.
+        if fs::symlink_metadata(&self.path).is_ok_and(|found| (found.dev(), found.ino()) == self.file) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_has_its_permissions_and_goes_with_the_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.sock");
+        let socket = UnixSocket::bind(&path, 0o620).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o620);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing else is left");
+        UnixStream::connect(&path).unwrap();
+        let error = UnixSocket::bind(&path, 0o600).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_the_dead_left_is_replaced_and_what_is_no_socket_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists(), "as a process that is killed leaves it");
+        let socket = UnixSocket::bind(&path, 0o600).unwrap();
+        // Another's, put in its place.
+        fs::remove_file(&path).unwrap();
+        let other = UnixListener::bind(&path).unwrap();
+        drop(socket);
+        assert!(path.exists());
+        drop(other);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, b"precious").unwrap();
+        assert_eq!(UnixSocket::bind(&path, 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+        assert!(UnixSocket::bind(&dir.path().join("missing/x"), 0o600).is_err());
+    }
+}
