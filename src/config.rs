@@ -103,14 +103,14 @@ pub struct DataConfig {
 /// `listen.*`
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListenConfig {
-    /// For clients.
-    pub client: SocketAddr,
+    /// For clients. `None`: they come through the Unix socket, or are part of this program.
+    pub client: Option<SocketAddr>,
     /// For clients of this machine: a Unix socket's file. `None`: there is none.
     pub unix: Option<PathBuf>,
     /// Its permissions.
     pub unix_mode: u32,
-    /// For other nodes.
-    pub peer: SocketAddr,
+    /// For other nodes. `None`: this node is alone, and stays so.
+    pub peer: Option<SocketAddr>,
     /// For administrators. `None`: there is no admin endpoint.
     pub admin: Option<SocketAddr>,
 }
@@ -203,10 +203,10 @@ impl Default for DataConfig {
 impl Default for ListenConfig {
     fn default() -> Self {
         Self {
-            client: loopback(19194),
+            client: Some(loopback(19194)),
             unix: None,
             unix_mode: 0o600,
-            peer: loopback(19195),
+            peer: Some(loopback(19195)),
             admin: Some(loopback(19196)),
         }
     }

@@ -1,4 +1,4 @@
-//! Client sockets: what clients come through, over TCP or a Unix socket.
+//! Client sockets: what clients come through: TCP, a Unix socket, or channels within this program.
 //!
 //! Owns:   a Unix socket's file: made with its permissions before anybody can find it, gone when it is closed.
 //! Keeps:  nobody gets in between the making of the file and its permissions; another process' socket is not taken away.
@@ -13,8 +13,11 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use loglog_proto::request::Request;
+use loglog_proto::response::Response;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::{tcp, unix};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 /// A client that was accepted.
 #[derive(Debug)]
@@ -23,6 +26,21 @@ pub(crate) enum ClientSocket {
     Tcp(std::net::TcpStream),
     /// From this machine.
     Unix(UnixStream),
+    /// From this program.
+    Local(LocalSocket),
+}
+
+/// The node's ends of the channels to a client in this program.
+#[derive(Debug)]
+pub(crate) struct LocalSocket {
+    pub(crate) requests: UnboundedReceiver<Vec<Request>>,
+    pub(crate) responses: UnboundedSender<Vec<Response>>,
+}
+
+/// A client's socket as its connection uses it.
+pub(crate) enum Halves {
+    Socket(ReceiveHalf, SendHalf),
+    Local(LocalSocket),
 }
 
 /// What it sends.
@@ -45,23 +63,25 @@ impl ClientSocket {
         match self {
             Self::Tcp(socket) => socket.peer_addr().ok().map(|address| address.to_string()),
             Self::Unix(_) => Some("unix".to_owned()),
+            Self::Local(_) => Some("local".to_owned()),
         }
     }
 
     /// Both directions, in this thread's runtime.
-    pub(crate) fn split(self) -> io::Result<(ReceiveHalf, SendHalf)> {
+    pub(crate) fn split(self) -> io::Result<Halves> {
         match self {
             Self::Tcp(socket) => {
                 socket.set_nodelay(true)?;
                 socket.set_nonblocking(true)?;
                 let (receive, send) = tokio::net::TcpStream::from_std(socket)?.into_split();
-                Ok((ReceiveHalf::Tcp(receive), SendHalf::Tcp(send)))
+                Ok(Halves::Socket(ReceiveHalf::Tcp(receive), SendHalf::Tcp(send)))
             }
             Self::Unix(socket) => {
                 socket.set_nonblocking(true)?;
                 let (receive, send) = tokio::net::UnixStream::from_std(socket)?.into_split();
-                Ok((ReceiveHalf::Unix(receive), SendHalf::Unix(send)))
+                Ok(Halves::Socket(ReceiveHalf::Unix(receive), SendHalf::Unix(send)))
             }
+            Self::Local(socket) => Ok(Halves::Local(socket)),
         }
     }
 }
@@ -100,7 +120,7 @@ impl SendHalf {
 /// What clients are accepted from.
 #[derive(Debug)]
 pub(crate) struct ClientSockets {
-    pub(crate) tcp: TcpListener,
+    pub(crate) tcp: Option<TcpListener>,
     pub(crate) unix: Option<UnixSocket>,
 }
 

@@ -10,9 +10,10 @@ use loglog_storage::{LogStart, Member, Membership, MetaState};
 
 use crate::node::NodeOptions;
 
-/// Where others reach a node that listens at `address`, unless it was told otherwise.
-pub(crate) fn reached_at(advertised: Option<&String>, address: SocketAddr) -> String {
-    advertised.cloned().unwrap_or_else(|| address.to_string())
+/// Where others reach a node that listens at `address`, unless it was told otherwise. Empty: nowhere.
+pub(crate) fn reached_at(advertised: Option<&String>, address: Option<SocketAddr>) -> String {
+    let listens = || address.map(|address| address.to_string());
+    advertised.cloned().or_else(listens).unwrap_or_default()
 }
 
 /// The first state of a node that is alone.

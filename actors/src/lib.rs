@@ -30,6 +30,7 @@ mod genesis;
 pub mod guard;
 pub mod histogram;
 pub mod listener;
+mod local_port;
 mod manage;
 pub mod measures;
 pub mod node;
@@ -49,5 +50,6 @@ pub mod view;
 mod waiting;
 mod watch;
 
+pub use local_port::LocalPort;
 pub use node::{Node, NodeError, NodeOptions};
 pub use peer::formation::ClusterNode;

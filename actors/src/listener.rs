@@ -34,8 +34,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The actor.
 pub struct Listener {
     /// Taken when it starts.
-    tcp: Option<TcpListener>,
-    unix: Option<UnixListener>,
+    sockets: Option<(Option<TcpListener>, Option<UnixListener>)>,
     services: Arc<Services>,
     connections: Connections,
     /// Whether accepting fails, and that was told.
@@ -58,7 +57,8 @@ impl Connections {
         Self { supervisor, arbiter, max, next: Arc::new(AtomicU64::new(1)), living: Arc::default() }
     }
 
-    fn open(&self, socket: ClientSocket, services: &Arc<Services>) {
+    /// A connection more; whoever asks sees to it that there is room.
+    pub(crate) fn open(&self, socket: ClientSocket, services: &Arc<Services>) {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let child = Child {
             name: format!("connection-{number}"),
@@ -108,16 +108,21 @@ impl Connections {
 impl Listener {
     /// Accepts from `sockets`, which are bound already.
     pub(crate) fn new(sockets: &ClientSockets, services: Arc<Services>, connections: Connections) -> Self {
-        let unix = sockets.unix.as_ref().and_then(|unix| unix.listener.try_clone().ok());
-        Self { tcp: sockets.tcp.try_clone().ok(), unix, services, connections, is_failing: false }
+        let tcp = sockets.tcp.as_ref().map(TcpListener::try_clone).transpose();
+        let unix = sockets.unix.as_ref().map(|unix| unix.listener.try_clone()).transpose();
+        // Without either it fails at its start, and is started again.
+        let sockets = tcp.and_then(|tcp| Ok((tcp, unix?))).ok();
+        Self { sockets, services, connections, is_failing: false }
     }
 
     fn listen(&mut self, ctx: &mut Ctx<Self>) -> io::Result<()> {
-        let Some(tcp) = self.tcp.take() else { return Err(io::ErrorKind::NotConnected.into()) };
-        tcp.set_nonblocking(true)?;
-        let tcp = Accepting::Tcp(tokio::net::TcpListener::from_std(tcp)?);
-        ctx.add_stream(accept_all(tcp, self.connections.clone()));
-        if let Some(unix) = self.unix.take() {
+        let Some((tcp, unix)) = self.sockets.take() else { return Err(io::ErrorKind::NotConnected.into()) };
+        if let Some(tcp) = tcp {
+            tcp.set_nonblocking(true)?;
+            let tcp = Accepting::Tcp(tokio::net::TcpListener::from_std(tcp)?);
+            ctx.add_stream(accept_all(tcp, self.connections.clone()));
+        }
+        if let Some(unix) = unix {
             unix.set_nonblocking(true)?;
             let unix = Accepting::Unix(tokio::net::UnixListener::from_std(unix)?);
             ctx.add_stream(accept_all(unix, self.connections.clone()));

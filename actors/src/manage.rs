@@ -72,6 +72,10 @@ async fn find(
     identity: &SharedIdentity,
 ) -> Result<Member, Refusal> {
     let bad = |message: String| Err(Refusal::new(Code::BadRequest, message));
+    if identity.address.is_empty() {
+        let message = "this node has no port for other nodes: start it again with listen.peer";
+        return Err(Refusal::new(Code::Forbidden, message));
+    }
     match socket::announce(&peer_address, identity).await {
         Ok(PeerMessage::Announced(theirs)) => {
             let id = RaftId::new(theirs.node, theirs.incarnation);

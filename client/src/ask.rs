@@ -39,6 +39,10 @@ impl Client {
     /// Asks what may be asked twice, again and again until there is an answer, a refusal that stands, or no time left: that of a
     /// request and `wait`.
     pub(crate) async fn ask(&self, route: Route, body: RequestBody, wait: Duration) -> Result<Answer, Error> {
+        self.hub().runtime().within(self.ask_here(route, body, wait)).await
+    }
+
+    async fn ask_here(&self, route: Route, body: RequestBody, wait: Duration) -> Result<Answer, Error> {
         let hub = self.hub();
         let after = hub.options().request_timeout + wait;
         let deadline = Instant::now() + after;

@@ -8,7 +8,9 @@ use crate::client::Client;
 use crate::endpoints::{Endpoint, Endpoints};
 use crate::error::Error;
 use crate::hub::{Hub, HubOptions, Route};
+use crate::local::LocalEndpoint;
 use crate::pipeline::PipelineOptions;
+use crate::runtime::Runtime;
 
 /// What a [`Client`] is told before it connects.
 #[derive(Clone, Debug)]
@@ -82,7 +84,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects. Must be called within a tokio runtime, as all of the client.
+    /// Connects. Within a tokio runtime the client's tasks run there, anywhere else on a thread of their own.
     ///
     /// # Errors
     /// [`Error`] says which address failed, and why.
@@ -94,17 +96,30 @@ impl ClientBuilder {
         if endpoints.is_empty() {
             return Err(Error::NoEndpoint);
         }
-        // Silence for two of these ends a connection.
-        let quiet = (self.request_timeout / 2).max(Duration::from_millis(1));
-        let hub = Hub::new(HubOptions {
+        let runtime = Runtime::current_or_new().map_err(|error| Error::Unreachable {
+            tried: vec![format!("no thread for the client's tasks: {error}")],
+        })?;
+        let client = self.over(endpoints, runtime.clone());
+        runtime.within(client.hub().connection(Route::Any)).await?;
+        Ok(client)
+    }
+
+    /// A client of a node in this program, whose tasks run in `runtime`. It connects when it is used for the first time.
+    #[must_use]
+    pub fn local(self, node: LocalEndpoint, runtime: tokio::runtime::Handle) -> Client {
+        self.over(vec![Endpoint::Local(node)], Runtime::new(runtime))
+    }
+
+    fn over(self, endpoints: Vec<Endpoint>, runtime: Runtime) -> Client {
+        let options = HubOptions {
             endpoints,
             cluster: self.cluster,
             connect_timeout: self.connect_timeout,
             request_timeout: self.request_timeout,
             refresh: self.refresh,
-            quiet,
-        });
-        hub.connection(Route::Any).await?;
-        Ok(Client::new(hub, self.append))
+            // Silence for two of these ends a connection.
+            quiet: (self.request_timeout / 2).max(Duration::from_millis(1)),
+        };
+        Client::new(Hub::new(options, runtime), self.append)
     }
 }

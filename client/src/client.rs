@@ -143,7 +143,8 @@ impl Client {
     /// # Errors
     /// [`Error`] where no node answers.
     pub async fn welcome(&self) -> Result<Welcome, Error> {
-        Ok(self.shared.hub.connection(Route::Any).await?.welcome().clone())
+        let hub = &self.shared.hub;
+        Ok(hub.runtime().within(hub.connection(Route::Any)).await?.welcome().clone())
     }
 
     /// Makes an actor of the node fail, where its `debug.faults` allows. `how` is `handler`, `async` or `started`.
@@ -152,15 +153,19 @@ impl Client {
     /// [`Error::Refused`] where faults are not allowed or there is no such actor.
     pub async fn fault(&self, actor: impl Into<String>, how: impl Into<String>) -> Result<(), Error> {
         let body = RequestBody::Fault { actor: actor.into(), how: how.into() };
-        let connection = self.shared.hub.connection(Route::Any).await?;
-        // Not tried again: twice is not once.
-        let after = self.shared.hub.options().request_timeout;
-        let answer = tokio::time::timeout(after, connection.ask(body)).await;
-        match answer.map_err(|_| Error::TimedOut { after, last: None })?? {
-            ResponseBody::Injected => Ok(()),
-            ResponseBody::Refused(refusal) => Err(Error::Refused(refusal)),
-            _ => Err(connection.unexpected()),
-        }
+        let hub = &self.shared.hub;
+        let asking = async {
+            let connection = hub.connection(Route::Any).await?;
+            // Not tried again: twice is not once.
+            let after = hub.options().request_timeout;
+            let answer = tokio::time::timeout(after, connection.ask(body)).await;
+            match answer.map_err(|_| Error::TimedOut { after, last: None })?? {
+                ResponseBody::Injected => Ok(()),
+                ResponseBody::Refused(refusal) => Err(Error::Refused(refusal)),
+                _ => Err(connection.unexpected()),
+            }
+        };
+        hub.runtime().within(asking).await
     }
 
     pub(crate) fn hub(&self) -> &Arc<Hub> {

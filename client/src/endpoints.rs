@@ -6,6 +6,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::local::LocalEndpoint;
+
 /// Where one node listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
@@ -13,6 +15,8 @@ pub enum Endpoint {
     Tcp(String),
     /// `unix:/path`.
     Unix(PathBuf),
+    /// In this program. Not to be written as text.
+    Local(LocalEndpoint),
 }
 
 /// Where the nodes of a cluster listen, in the order in which they are tried. A single one is enough: the others are learnt from it.
@@ -44,6 +48,7 @@ impl fmt::Display for Endpoint {
         match self {
             Self::Tcp(address) => f.write_str(address),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Local(node) => node.fmt(f),
         }
     }
 }

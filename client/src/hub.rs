@@ -18,6 +18,7 @@ use crate::connection::Connection;
 use crate::endpoints::Endpoint;
 use crate::error::Error;
 use crate::members::{Members, leads};
+use crate::runtime::Runtime;
 use crate::search;
 use crate::upload::Uploads;
 
@@ -45,6 +46,7 @@ pub(crate) struct Hub {
     /// The newest committed end that any answer named.
     end: AtomicU64,
     uploads: Uploads,
+    runtime: Runtime,
 }
 
 /// Which node will do.
@@ -65,7 +67,7 @@ struct Slot {
 }
 
 impl Hub {
-    pub(crate) fn new(options: HubOptions) -> Arc<Self> {
+    pub(crate) fn new(options: HubOptions, runtime: Runtime) -> Arc<Self> {
         Arc::new_cyclic(|hub: &Weak<Self>| Self {
             members: Mutex::new(Members::new(options.endpoints.clone(), options.cluster)),
             options,
@@ -74,11 +76,17 @@ impl Hub {
             reader: Slot::default(),
             end: AtomicU64::new(0),
             uploads: Uploads::new(hub.clone()),
+            runtime,
         })
     }
 
     pub(crate) fn options(&self) -> &HubOptions {
         &self.options
+    }
+
+    /// Where everything of this client runs.
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
     }
 
     pub(crate) fn uploads(&self) -> &Uploads {

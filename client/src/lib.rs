@@ -55,6 +55,7 @@
 mod append_error;
 mod ask;
 mod backoff;
+mod block_on;
 mod builder;
 mod client;
 #[cfg(test)]
@@ -65,6 +66,7 @@ mod connection;
 mod endpoints;
 mod error;
 mod hub;
+mod local;
 mod manage;
 #[cfg(test)]
 mod manage_test;
@@ -72,16 +74,19 @@ mod members;
 pub mod pack;
 mod pipeline;
 mod read;
+mod runtime;
 mod search;
 #[cfg(test)]
 mod testing;
 mod upload;
 
 pub use append_error::AppendError;
+pub use block_on::block_on;
 pub use builder::ClientBuilder;
 pub use client::{Client, Ends};
 pub use endpoints::{Endpoint, Endpoints};
 pub use error::Error;
+pub use local::{LocalEndpoint, LocalNode, LocalSocket};
 pub use pack::{EventPosition, Pack, PackBuilder, PackError};
 pub use pipeline::{AppendOptions, Pipeline, PipelineOptions, Ticket};
 #[doc(hidden)]

@@ -45,7 +45,7 @@ impl Client {
         let hub = self.hub();
         // The first who is held for the leader may not lead any more, and then answers as any node does.
         for _ in 0..2 {
-            if hub.connection(Route::Leader).await.is_err() {
+            if hub.runtime().within(hub.connection(Route::Leader)).await.is_err() {
                 break;
             }
             let Ok(answer) = self.ask(Route::Leader, list(), Duration::ZERO).await else { break };

@@ -33,13 +33,15 @@ pub(crate) struct Members {
     leader: Option<Endpoint>,
     /// Nodes that were slow, or refused what another may grant.
     passed: Vec<Endpoint>,
+    /// The node in this program: whoever would go to its address goes here.
+    local: Option<Member>,
 }
 
 impl Members {
     pub(crate) fn new(given: Vec<Endpoint>, cluster: Option<ClusterId>) -> Self {
         let (learnt, rumoured, answered) = (Vec::new(), Vec::new(), Vec::new());
         let (is_certain, leader, passed) = (false, None, Vec::new());
-        Self { given, cluster, learnt, is_certain, rumoured, answered, leader, passed }
+        Self { given, cluster, learnt, is_certain, rumoured, answered, leader, passed, local: None }
     }
 
     /// The cluster that is meant, once that is known.
@@ -61,7 +63,11 @@ impl Members {
     pub(crate) fn learn(&mut self, endpoint: &Endpoint, welcome: &Welcome) {
         self.cluster = Some(welcome.cluster);
         self.answered.retain(|known| known.endpoint != *endpoint);
-        self.answered.push(Member { node: welcome.node, endpoint: endpoint.clone() });
+        let answered = Member { node: welcome.node, endpoint: endpoint.clone() };
+        if matches!(endpoint, Endpoint::Local(_)) {
+            self.local = Some(answered.clone());
+        }
+        self.answered.push(answered);
         let said: Vec<Member> = welcome
             .members
             .iter()
@@ -95,7 +101,7 @@ impl Members {
 
     /// Where to look for the leader, each address once. What was said about it is taken once: it may be wrong.
     pub(crate) fn for_leader(&mut self) -> Vec<Endpoint> {
-        let leader = self.leader.take();
+        let leader = self.leader.take().map(|leader| self.nearest(&leader));
         let mut all: Vec<Endpoint> = leader.into_iter().chain(self.all()).collect();
         dedup(&mut all);
         all
@@ -133,9 +139,24 @@ impl Members {
         self.passed.contains(endpoint)
     }
 
+    /// Where the leader listens, if `welcome` says that it is another node than the one that said so.
+    pub(crate) fn leader_elsewhere(&self, welcome: &Welcome) -> Option<Endpoint> {
+        let leader = welcome.leader.filter(|leader| *leader != welcome.node)?;
+        let member = welcome.members.iter().find(|member| member.node == leader)?;
+        Endpoint::parse(&member.address).ok().map(|endpoint| self.nearest(&endpoint))
+    }
+
     fn all(&self) -> impl Iterator<Item = Endpoint> {
-        let named = self.learnt.iter().chain(&self.rumoured).map(|member| &member.endpoint);
-        self.given.iter().chain(named).cloned()
+        let named = self.learnt.iter().chain(&self.rumoured).map(|member| self.nearest(&member.endpoint));
+        self.given.iter().cloned().chain(named)
+    }
+
+    /// The same node without a way through the network, if it is in this program.
+    fn nearest(&self, endpoint: &Endpoint) -> Endpoint {
+        match &self.local {
+            Some(local) if self.node_at(endpoint) == Some(local.node) => local.endpoint.clone(),
+            _ => endpoint.clone(),
+        }
     }
 
     fn node_at(&self, endpoint: &Endpoint) -> Option<NodeId> {
@@ -147,13 +168,6 @@ impl Members {
 /// Whether the node said that it leads.
 pub(crate) fn leads(welcome: &Welcome) -> bool {
     welcome.leader == Some(welcome.node)
-}
-
-/// Where the leader listens, if it is known to be another node than the one that said so.
-pub(crate) fn leader_elsewhere(welcome: &Welcome) -> Option<Endpoint> {
-    let leader = welcome.leader.filter(|leader| *leader != welcome.node)?;
-    let member = welcome.members.iter().find(|member| member.node == leader)?;
-    Endpoint::parse(&member.address).ok()
 }
 
 fn dedup(endpoints: &mut Vec<Endpoint>) {
@@ -219,6 +233,27 @@ mod tests {
         members.learn(&endpoint(3), &welcome(3, 1, &[1, 2, 3]));
         assert_eq!(learnt(&members), [1, 2, 4]);
         assert!(members.for_leader().contains(&endpoint(4)));
+    }
+
+    #[test]
+    fn the_node_in_this_program_is_reached_without_its_address() {
+        struct Nobody;
+        impl crate::local::LocalNode for Nobody {
+            fn connect(&self) -> Option<crate::local::LocalSocket> {
+                None
+            }
+        }
+        let here = Endpoint::Local(crate::local::LocalEndpoint::new(Nobody));
+        let mut members = Members::new(vec![here.clone()], None);
+        members.learn(&here, &welcome(2, 1, &[1, 2, 3]));
+        assert_eq!(members.for_leader(), [here.clone(), endpoint(1), endpoint(3)]);
+        assert_eq!(members.leader_elsewhere(&welcome(3, 2, &[1, 2, 3])), Some(here.clone()));
+        members.hear_leader(endpoint(2));
+        assert_eq!(members.for_leader()[0], here);
+        // Uploads still go to its address.
+        assert_eq!(members.learnt()[1].endpoint, endpoint(2));
+        members.pass_over(&here);
+        assert_eq!(members.for_reads(), [endpoint(1), endpoint(3), here]);
     }
 
     #[test]

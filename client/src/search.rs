@@ -17,7 +17,7 @@ use crate::connection::Connection;
 use crate::endpoints::Endpoint;
 use crate::error::Error;
 use crate::hub::{Hub, Route};
-use crate::members::{leader_elsewhere, leads};
+use crate::members::leads;
 
 /// So long is a node waited for before the next one is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(150);
@@ -55,8 +55,9 @@ pub(crate) async fn search(hub: &Hub, route: Route) -> Result<Connection, Error>
                     tried.push(not_the_leader(&connection));
                     // Others that it knows may know more; the one that it takes for the leader first.
                     waiting.extend(hub.members().for_leader());
-                    waiting.extend(leader_elsewhere(connection.welcome()));
-                    waiting.rotate_right(usize::from(leader_elsewhere(connection.welcome()).is_some()));
+                    let leader = hub.members().leader_elsewhere(connection.welcome());
+                    waiting.extend(leader.clone());
+                    waiting.rotate_right(usize::from(leader.is_some()));
                     waiting.retain(|endpoint| !started.contains(endpoint));
                     does_not_lead = Some(connection);
                 }

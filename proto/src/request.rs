@@ -120,6 +120,23 @@ pub struct Read {
     pub min_end: Option<Offset>,
 }
 
+/// Why nobody can do what a request asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadRequest {
+    /// No writer has this id.
+    #[error("writer is zero")]
+    Writer,
+    /// A writer's numbers grow.
+    #[error("sequence does not follow the previous one")]
+    Order,
+    /// It is larger than an entry can be.
+    #[error("a payload of {length} bytes is over the limit of {PAYLOAD_BYTES_MAX}")]
+    Payload {
+        /// Its bytes.
+        length: usize,
+    },
+}
+
 impl Request {
     /// Appends the request's frame to `out`.
     pub fn encode(&self, out: &mut BytesMut) {
@@ -221,31 +238,24 @@ impl Request {
             }
             kind::UPLOAD => {
                 from.expect(4)?;
-                let upload = Upload {
-                    writer: writer(&mut from)?,
+                RequestBody::Upload(Upload {
+                    writer: WriterId::new(from.uint("writer")?),
                     sequence: Sequence::new(from.uint("sequence")?),
                     crc: from.optional_u32("crc")?,
                     payload: from.payload("payload")?,
-                };
-                check_len(&from, upload.payload.len())?;
-                RequestBody::Upload(upload)
+                })
             }
             kind::APPEND => {
                 from.expect(7)?;
-                let append = Append {
-                    writer: writer(&mut from)?,
+                RequestBody::Append(Append {
+                    writer: WriterId::new(from.uint("writer")?),
                     previous: from.optional("previous sequence")?.map(Sequence::new),
                     sequence: Sequence::new(from.uint("sequence")?),
                     known_end: from.optional("known end")?.map(Offset::new),
                     expect_end: from.optional("expected end")?.map(Offset::new),
                     crc: from.optional_u32("crc")?,
                     payload: from.optional_payload("payload")?,
-                };
-                check_len(&from, append.payload.as_ref().map_or(0, Bytes::len))?;
-                if append.previous.is_some_and(|previous| previous >= append.sequence) {
-                    return Err(from.malformed("sequence does not follow the previous one"));
-                }
-                RequestBody::Append(append)
+                })
             }
             kind::READ => {
                 from.expect(4)?;
@@ -273,22 +283,37 @@ impl Request {
             }
             _ => return Err(from.malformed(format!("unknown kind {kind}"))),
         };
+        body.check().map_err(|wrong| match wrong {
+            BadRequest::Payload { length } => {
+                FrameError::Payload { id: from.id(), length, max: PAYLOAD_BYTES_MAX }
+            }
+            wrong => from.malformed(wrong.to_string()),
+        })?;
         from.end()?;
         Ok(Self { id, body })
     }
 }
 
-fn writer(from: &mut Reader<'_>) -> Result<WriterId, FrameError> {
-    match from.uint("writer")? {
-        0 => Err(from.malformed("writer is zero")),
-        id => Ok(WriterId::new(id)),
-    }
-}
-
-fn check_len(from: &Reader<'_>, length: usize) -> Result<(), FrameError> {
-    if length <= PAYLOAD_BYTES_MAX {
-        Ok(())
-    } else {
-        Err(FrameError::Payload { id: from.id(), length, max: PAYLOAD_BYTES_MAX })
+impl RequestBody {
+    /// Whether it asks for what can be. Whoever takes requests that were not decoded asks this.
+    ///
+    /// # Errors
+    /// What cannot.
+    pub fn check(&self) -> Result<(), BadRequest> {
+        let (writer, length) = match self {
+            Self::Append(append) => {
+                if append.previous.is_some_and(|previous| previous >= append.sequence) {
+                    return Err(BadRequest::Order);
+                }
+                (append.writer, append.payload.as_ref().map_or(0, Bytes::len))
+            }
+            Self::Upload(upload) => (upload.writer, upload.payload.len()),
+            _ => return Ok(()),
+        };
+        match length {
+            _ if writer == WriterId::NONE => Err(BadRequest::Writer),
+            ..=PAYLOAD_BYTES_MAX => Ok(()),
+            length => Err(BadRequest::Payload { length }),
+        }
     }
 }

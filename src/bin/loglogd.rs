@@ -76,7 +76,12 @@ async fn run(
     };
     let identity = node.identity();
     let admin = node.admin_address().map_or("off".to_owned(), |address| address.to_string());
-    info!(log, "serving"; "clients" => %node.address(), "admin" => admin, "data" => %effective.config.data.dir.display(),
+    let clients = [
+        node.address().map(|address| address.to_string()),
+        effective.config.listen.unix.as_ref().map(|path| format!("unix:{}", path.display())),
+    ];
+    let clients: Vec<String> = clients.into_iter().flatten().collect();
+    info!(log, "serving"; "clients" => clients.join(","), "admin" => admin, "data" => %effective.config.data.dir.display(),
         "cluster" => %identity.cluster, "node" => identity.node.get(), "version" => env!("CARGO_PKG_VERSION"));
     match identity.members().map_or(0, |members| members.len()) {
         0 => info!(log, "this node is no member yet: it keeps nothing until it is taken in"),

@@ -92,8 +92,8 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         name: "listen.client",
-        set: |to, from| value::listen_address(from).map(|value| to.listen.client = value),
-        show: |of| quoted(&of.listen.client.to_string()),
+        set: |to, from| value::optional_listen_address(from).map(|value| to.listen.client = value),
+        show: |of| quoted(&of.listen.client.map(|address| address.to_string()).unwrap_or_default()),
     },
     Key {
         name: "listen.unix",
@@ -107,8 +107,8 @@ pub(super) const KEYS: &[Key] = &[
     },
     Key {
         name: "listen.peer",
-        set: |to, from| value::listen_address(from).map(|value| to.listen.peer = value),
-        show: |of| quoted(&of.listen.peer.to_string()),
+        set: |to, from| value::optional_listen_address(from).map(|value| to.listen.peer = value),
+        show: |of| quoted(&of.listen.peer.map(|address| address.to_string()).unwrap_or_default()),
     },
     Key {
         name: "listen.admin",

@@ -166,8 +166,14 @@ impl Effective {
                     .to_owned();
             return Err(self.conflict("cluster.join", problem));
         }
-        let mut listen = vec![("client", config.listen.client), ("peer", config.listen.peer)];
-        listen.extend(config.listen.admin.map(|address| ("admin", address)));
+        if (config.cluster.join || nodes.len() > 1) && config.listen.peer.is_none() {
+            let problem = "the other nodes must reach this one: give it an address".to_owned();
+            return Err(self.conflict("listen.peer", problem));
+        }
+        let listen =
+            [("client", config.listen.client), ("peer", config.listen.peer), ("admin", config.listen.admin)];
+        let listen: Vec<_> =
+            listen.into_iter().filter_map(|(name, address)| Some((name, address?))).collect();
         for (at, (name, address)) in listen.iter().enumerate().skip(1) {
             if let Some((other, _)) = listen[..at].iter().find(|(_, o)| o == address && o.port() != 0) {
                 let key = if *name == "peer" { "listen.peer" } else { "listen.admin" };

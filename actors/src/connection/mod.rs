@@ -1,4 +1,4 @@
-//! Connection actor: one client's socket.
+//! Connection actor: one client's socket, or its channels, where client and node are one program.
 //!
 //! ```text
 //!   socket ─► RequestReader ─► appends ─► UploadBuffer ─► Consensus ─┐
@@ -10,6 +10,7 @@
 //! Keeps:  memory is bounded whatever the client sends or does not read.
 //! Never:  is restarted: its end is the client's to notice. Never blocks its thread on a file.
 
+mod local;
 mod outbox;
 mod reader;
 mod reads;
@@ -23,6 +24,8 @@ use std::time::{Duration, Instant};
 use actix::ActorFutureExt;
 use actix::fut::wrap_future;
 use actix::{Actor, ActorContext, AsyncContext, Handler, Message, StreamHandler};
+
+use futures_util::stream::unfold;
 use loglog_core::upload::ClientId;
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::manage::Manage;
@@ -34,10 +37,11 @@ use serde_json::{Value, json};
 use slog::{debug, info};
 use tokio::sync::watch;
 
+use self::local::LocalReader;
 use self::outbox::Outbox;
 use self::reader::{Batch, RequestReader};
 use self::reads::{Reads, Step};
-use crate::client_socket::ClientSocket;
+use crate::client_socket::{ClientSocket, Halves, LocalSocket};
 use crate::consensus::{AskEnd, Ordered};
 use crate::credits::Credits;
 use crate::faults::{Fault, How, fail_as_told};
@@ -117,13 +121,23 @@ impl Connection {
 
     fn open(&mut self, ctx: &mut Ctx<Self>) -> io::Result<()> {
         let Some(socket) = self.socket.take() else { return Err(io::ErrorKind::NotConnected.into()) };
-        let (receive, send) = socket.split()?;
-        let (choke, is_choked) = watch::channel(false);
-        self.outbox = Some(Outbox::new(send, choke));
-        let reader = RequestReader::new(receive, self.credits.clone(), is_choked);
-        ctx.add_stream(futures_util::stream::unfold(reader, |mut reader| async move {
-            reader.next().await.map(|batch| (batch, reader))
-        }));
+        match socket.split()? {
+            Halves::Socket(receive, send) => {
+                let (choke, is_choked) = watch::channel(false);
+                self.outbox = Some(Outbox::new(send, choke));
+                let reader = RequestReader::new(receive, self.credits.clone(), is_choked);
+                ctx.add_stream(unfold(reader, |mut reader| async move {
+                    reader.next().await.map(|batch| (batch, reader))
+                }));
+            }
+            Halves::Local(LocalSocket { requests, responses }) => {
+                self.outbox = Some(Outbox::Local(responses, Vec::new()));
+                let reader = LocalReader::new(requests, self.credits.clone());
+                ctx.add_stream(unfold(reader, |mut reader| async move {
+                    reader.next().await.map(|batch| (Ok(batch), reader))
+                }));
+            }
+        }
         Ok(())
     }
 
@@ -138,7 +152,7 @@ impl Connection {
 
     fn reply(&mut self, id: RequestId, body: ResponseBody) {
         if let Some(outbox) = &mut self.outbox {
-            outbox.push(&Response { id, body });
+            outbox.push(Response { id, body });
         }
     }
 
@@ -151,10 +165,9 @@ impl Connection {
         let Some(outbox) = &mut self.outbox else { return };
         if !self.is_flushing {
             match outbox.flush() {
-                Ok(true) => {}
-                Ok(false) => {
+                Ok(None) => {}
+                Ok(Some(socket)) => {
                     self.is_flushing = true;
-                    let socket = outbox.socket();
                     let writable = async move { socket.writable().await };
                     ctx.spawn(wrap_future::<_, Self>(writable).map(|result, connection, ctx| {
                         connection.is_flushing = false;
@@ -409,9 +422,7 @@ impl Handler<Replies> for Connection {
     fn handle(&mut self, Replies(replies): Replies, ctx: &mut Self::Context) {
         self.in_flight = self.in_flight.saturating_sub(replies.len());
         if let Some(outbox) = &mut self.outbox {
-            for reply in &replies {
-                outbox.push(reply);
-            }
+            outbox.extend(replies);
         }
         self.go_on(ctx);
     }

@@ -27,8 +27,8 @@ const HELLO_BYTES_MAX: usize = 4 << 10;
 /// How long a large frame may take to arrive, once there is credit for it: others may want that credit.
 const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 /// A batch is closed at this many payload bytes or requests.
-const BATCH_BYTES: usize = 1 << 20;
-const BATCH_REQUESTS: usize = 4096;
+pub(super) const BATCH_BYTES: usize = 1 << 20;
+pub(super) const BATCH_REQUESTS: usize = 4096;
 
 /// Requests that arrived together.
 #[derive(Debug)]
@@ -153,7 +153,7 @@ impl RequestReader {
     }
 }
 
-fn cost(request: &Request) -> usize {
+pub(super) fn cost(request: &Request) -> usize {
     let payload = match &request.body {
         RequestBody::Append(request::Append { payload: Some(payload), .. }) => payload.len(),
         RequestBody::Upload(upload) => upload.payload.len(),

@@ -46,6 +46,9 @@ pub enum NodeError {
         /// Why not.
         source: io::Error,
     },
+    /// One of several nodes must be reached by the others.
+    #[error("a member of a cluster needs a port for the other nodes: set listen.peer")]
+    NoPeerPort,
     /// The admin port cannot be listened to.
     #[error("cannot listen on {address} (listen.admin; \"\" turns the admin endpoint off): {source}")]
     BindAdmin {

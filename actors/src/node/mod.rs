@@ -31,6 +31,7 @@ use crate::admin::sources::Sources;
 use crate::consensus::{HandOver, InstallFailed};
 use crate::family::{Failure, Family, Verdict};
 use crate::listener::{Connections, Listener};
+use crate::local_port::LocalPort;
 use crate::peer::receiver::Received;
 use crate::peer::{PeerIdentity, SharedIdentity};
 use crate::read_waiters::ReadWaiters;
@@ -55,6 +56,7 @@ pub struct Node {
     admin: Option<Admin>,
     services: Arc<Services>,
     listener: Handle<Listener>,
+    local: LocalPort,
     connections: Connections,
     uploads: Handle<UploadBuffer>,
     waiters: Handle<ReadWaiters>,
@@ -70,16 +72,22 @@ pub struct Node {
     /// The node's own row among its actors.
     stats: Arc<ActorStats>,
     _watch: Watch,
-    address: SocketAddr,
+    address: Option<SocketAddr>,
     net: Arbiter,
     log: Logger,
 }
 
 impl Node {
-    /// Where clients connect.
+    /// Where clients connect, if anywhere.
     #[must_use]
-    pub const fn address(&self) -> SocketAddr {
+    pub const fn address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// Where clients in this program connect.
+    #[must_use]
+    pub fn local(&self) -> LocalPort {
+        self.local.clone()
     }
 
     /// Where administrators look in, if anywhere.
@@ -131,6 +139,7 @@ impl Node {
         self.sources.set_serving(false);
         self.stats.set_state(State::Failed);
         self.stop_mending();
+        self.local.close();
         self.listener.kill();
         self.connections.kill();
         self.uploads.stop();
@@ -275,6 +284,7 @@ impl Node {
         self.sources.set_serving(false);
         self.stop_mending();
         self.hand_over().await;
+        self.local.close();
         self.listener.stop();
         tokio::select! {
             drained = tokio::time::timeout(DRAIN_TIMEOUT, self.connections.drain()) => {

@@ -19,12 +19,12 @@ pub struct NodeOptions {
     pub cluster: Option<ClusterId>,
     /// This node's number.
     pub node: NodeId,
-    /// Where clients connect.
-    pub listen_client: SocketAddr,
+    /// Where clients connect; `None`: only through a Unix socket or from within this program.
+    pub listen_client: Option<SocketAddr>,
     /// Where clients of this machine connect, too: a Unix socket's file, and its permissions.
     pub listen_unix: Option<(PathBuf, u32)>,
-    /// Where peers connect.
-    pub listen_peer: SocketAddr,
+    /// Where peers connect; `None`: nowhere, which only a node that is alone may.
+    pub listen_peer: Option<SocketAddr>,
     /// Where administrators look in; `None`: nowhere.
     pub listen_admin: Option<SocketAddr>,
     /// The nodes of a static cluster, this one among them; none or one: the node is alone. Counts for a new directory.

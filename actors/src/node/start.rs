@@ -28,6 +28,7 @@ use crate::faults::Faults;
 use crate::genesis::{self, reached_at};
 use crate::guard::Restart;
 use crate::listener::{self, Connections, Listener};
+use crate::local_port::LocalPort;
 use crate::measures::Measures;
 use crate::peer::fetcher::FetcherSlot;
 use crate::peer::formation;
@@ -61,7 +62,10 @@ impl Node {
         let began = Instant::now();
         let mut rng = StdRng::from_os_rng();
         let dir = Arc::new(DataDir::lock(Arc::new(OsVfs::default()), &options.data_dir)?);
-        let (tcp, address) = bind(options.listen_client)?;
+        let (tcp, address) = match options.listen_client {
+            Some(address) => bind(address).map(|(socket, address)| (Some(socket), Some(address)))?,
+            None => (None, None),
+        };
         let unix = options.listen_unix.as_ref().map(|(path, mode)| {
             UnixSocket::bind(path, *mode).map_err(|source| NodeError::BindUnix { path: path.clone(), source })
         });
@@ -154,7 +158,6 @@ impl Node {
             log: log.clone(),
         });
         let (whole, installs) = unbounded_channel();
-        let bind_peer = |source| NodeError::BindPeer { address: options.listen_peer, source };
         let pace = Pace::new(options.bulk_bytes_per_second);
         let port = |cluster, incarnation| {
             let identity = Arc::new(PeerIdentity {
@@ -211,12 +214,14 @@ impl Node {
         }
         let Membership { voters, learners, .. } = &state.membership;
         let is_alone = voters.len() == 1 && learners.is_empty();
-        match peers.open(options.listen_peer) {
+        match open_peer_port(&mut peers, &options) {
             Ok(()) => {}
             // It can serve all the same; only nobody can be taken in.
-            Err(error) if is_alone => warn!(log, "no port for peers: this node can take in no others";
-                "address" => %options.listen_peer, "error" => %error),
-            Err(error) => return Err(bind_peer(error)),
+            Err(NodeError::NoPeerPort) if is_alone => {}
+            Err(error) if is_alone => {
+                warn!(log, "no port for peers: this node can take in no others"; "error" => %error)
+            }
+            Err(error) => return Err(error),
         }
         if state.membership.index == Index::ZERO {
             info!(log, "waiting to be taken in"; "add_it_with" => format!(
@@ -235,7 +240,7 @@ impl Node {
             faults: faults.clone(),
         };
         // What a static cluster is configured with stands; any other node says where it is reached.
-        let here = (!options.is_cluster())
+        let here = (!options.is_cluster() && (options.listen_peer.is_some() || address.is_some()))
             .then(|| (identity.address.clone(), reached_at(options.advertise_client.as_ref(), address)));
         group.set_peers(peers.start(&state.membership, receiver), here.clone());
         group.run();
@@ -279,6 +284,7 @@ impl Node {
             })
         };
         faults.enlist(listener::NAME, &listener);
+        let local = LocalPort::new(connections.clone(), Arc::clone(&services));
         sources.set_serving(true);
         stats.set_state(State::Running);
         Ok(Self {
@@ -286,6 +292,7 @@ impl Node {
             admin,
             services,
             listener,
+            local,
             connections,
             uploads,
             waiters,
@@ -320,8 +327,7 @@ async fn form(
         let drawn = || draw(|| Incarnation::new(rng.random()));
         let incarnation = formation::incarnation(&options.data_dir, drawn)?;
         let peers = peers.insert(port(cluster, incarnation));
-        let address = options.listen_peer;
-        peers.open(address).map_err(|source| NodeError::BindPeer { address, source })?;
+        open_peer_port(peers, options)?;
         let membership = formation::gather(&options.cluster_nodes, peers.identity(), log).await?;
         genesis::formed(options, cluster, incarnation, membership)
     } else {
@@ -351,6 +357,11 @@ async fn open(group: &mut StorageGroup, identity: &SharedIdentity) -> Result<Ope
             },
         }
     }
+}
+
+fn open_peer_port(peers: &mut PeerPort, options: &NodeOptions) -> Result<(), NodeError> {
+    let address = options.listen_peer.ok_or(NodeError::NoPeerPort)?;
+    peers.open(address).map_err(|source| NodeError::BindPeer { address, source })
 }
 
 /// Where peers reach a node: as its cluster was configured, as it was told, or where it listens.

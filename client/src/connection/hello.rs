@@ -38,9 +38,12 @@ pub(crate) async fn greet(
     cluster: Option<ClusterId>,
     timeout: Duration,
 ) -> Result<Greeted, Error> {
-    tokio::time::timeout(timeout, exchange(endpoint, cluster)).await.unwrap_or_else(|_| {
-        Err(Error::TimedOut { after: timeout, last: Some(format!("connecting to {endpoint}")) })
-    })
+    let exchange = tokio::time::timeout(timeout, exchange(endpoint, cluster));
+    exchange.await.unwrap_or_else(|_| Err(too_late(endpoint, timeout)))
+}
+
+pub(super) fn too_late(endpoint: &Endpoint, after: Duration) -> Error {
+    Error::TimedOut { after, last: Some(format!("connecting to {endpoint}")) }
 }
 
 async fn exchange(endpoint: &Endpoint, cluster: Option<ClusterId>) -> Result<Greeted, Error> {
@@ -59,6 +62,8 @@ async fn exchange(endpoint: &Endpoint, cluster: Option<ClusterId>) -> Result<Gre
                 let (reader, writer) = UnixStream::connect(path).await.map_err(lost)?.into_split();
                 (Box::new(reader), Box::new(writer))
             }
+            // Uploads go to a node through its address, as to any other.
+            Endpoint::Local(_) => return Err(protocol("a socket to what has none".to_owned())),
         };
     let hello = RequestBody::Hello { version: PROTOCOL_VERSION, cluster, credentials: None };
     let mut out = BytesMut::new();
@@ -76,13 +81,27 @@ async fn exchange(endpoint: &Endpoint, cluster: Option<ClusterId>) -> Result<Gre
             return Err(Error::Lost { address: address(), why: "closed during the hello".to_owned() });
         }
     };
+    let welcome = welcome(reply, endpoint, cluster)?;
+    Ok(Greeted { reader, writer, received, welcome })
+}
+
+/// What a node said to the hello, if it is one of the version and the cluster that are meant.
+pub(super) fn welcome(
+    reply: Response,
+    endpoint: &Endpoint,
+    cluster: Option<ClusterId>,
+) -> Result<Welcome, Error> {
+    let address = || endpoint.to_string();
     let welcome = match reply.body {
         ResponseBody::Welcome(welcome) => welcome,
         ResponseBody::Refused(refusal) if refusal.code == Code::Version => {
             return Err(Error::Version { address: address(), why: refusal.message });
         }
         ResponseBody::Refused(refusal) => return Err(Error::Refused(refusal)),
-        _ => return Err(protocol("the answer to the hello is no welcome".to_owned())),
+        _ => {
+            let what = "the answer to the hello is no welcome".to_owned();
+            return Err(Error::Protocol { address: address(), what });
+        }
     };
     if welcome.version != PROTOCOL_VERSION {
         let why = format!("it speaks {}, this client {PROTOCOL_VERSION}", welcome.version);
@@ -91,5 +110,5 @@ async fn exchange(endpoint: &Endpoint, cluster: Option<ClusterId>) -> Result<Gre
     if let Some(expected) = cluster.filter(|expected| *expected != welcome.cluster) {
         return Err(Error::WrongCluster { address: address(), expected, found: welcome.cluster });
     }
-    Ok(Greeted { reader, writer, received, welcome })
+    Ok(welcome)
 }

@@ -1,4 +1,4 @@
-//! Connection: one socket to one node, shared by everybody who asks it something.
+//! Connection: one socket (or pair of channels) to one node, shared by everybody who asks it something.
 //!
 //! ```text
 //!     callers ─► mpsc ─► task: encode all that waits, write once ─► socket
@@ -10,6 +10,7 @@
 //! Never:  retries.
 
 mod hello;
+mod local;
 mod outbox;
 mod pending;
 mod task;
@@ -29,6 +30,9 @@ pub(crate) use pending::{Replies, ReplySink};
 use crate::endpoints::Endpoint;
 use crate::error::Error;
 use crate::pipeline::state::Attempt;
+
+/// The most commands that a task takes at once.
+const COMMANDS: usize = 256;
 
 /// What callers hand to the task.
 #[derive(Debug)]
@@ -60,9 +64,17 @@ impl Connection {
         timeout: Duration,
         quiet: Duration,
     ) -> Result<Self, Error> {
-        let Greeted { reader, writer, received, welcome } = greet(endpoint, cluster, timeout).await?;
         let (commands, receiver) = mpsc::unbounded_channel();
-        tokio::spawn(task::Task::new(reader, writer, receiver, received, quiet).run());
+        let welcome = if let Endpoint::Local(node) = endpoint {
+            let greeted = tokio::time::timeout(timeout, local::greet(node, cluster)).await;
+            let (socket, welcome) = greeted.unwrap_or_else(|_| Err(hello::too_late(endpoint, timeout)))?;
+            tokio::spawn(local::LocalTask::new(socket, receiver).run());
+            welcome
+        } else {
+            let Greeted { reader, writer, received, welcome } = greet(endpoint, cluster, timeout).await?;
+            tokio::spawn(task::Task::new(reader, writer, receiver, received, quiet).run());
+            welcome
+        };
         Ok(Self { shared: Arc::new(Shared { endpoint: endpoint.clone(), welcome, commands }) })
     }
 

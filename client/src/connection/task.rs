@@ -17,14 +17,12 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::outbox::Outbox;
 use super::pending::{Pending, Waiter};
-use super::{Command, HELLO_ID};
+use super::{COMMANDS, Command, HELLO_ID};
 
 /// Room for what one read from the socket may bring.
 pub(crate) const RECEIVE_BYTES: usize = 64 * 1024;
 /// With this much waiting for the socket, no more is encoded.
 const OUTBOX_BYTES: usize = 1 << 20;
-/// The most commands taken at once.
-const COMMANDS: usize = 256;
 
 /// The socket and its surroundings.
 pub(super) struct Task<R, W> {

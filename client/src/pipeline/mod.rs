@@ -27,6 +27,7 @@ use tokio::time::Instant;
 
 use crate::append_error::AppendError;
 use crate::hub::Hub;
+use crate::runtime::Runtime;
 use driver::{Command, Completion, Driver};
 
 /// What an append costs beside its payload, bytes: about what it takes in memory while it waits.
@@ -66,6 +67,7 @@ pub struct Pipeline {
     commands: mpsc::UnboundedSender<Command>,
     budget: Arc<Semaphore>,
     options: PipelineOptions,
+    runtime: Runtime,
 }
 
 /// An append on its way. Resolves to its place once that is committed; dropping it does not stop the append.
@@ -83,8 +85,10 @@ impl Pipeline {
         let budget = Arc::new(Semaphore::new(options.bytes_max));
         // Unbounded, since the budget bounds what is in it.
         let (commands, receiver) = mpsc::unbounded_channel();
-        tokio::spawn(Driver::new(hub, options, budget.clone(), receiver).run());
-        Self { commands, budget, options }
+        let runtime = hub.runtime().clone();
+        let driver = Driver::new(hub, options, budget.clone(), receiver);
+        runtime.spawn(driver.run());
+        Self { commands, budget, options, runtime }
     }
 
     /// Hands in an append. Waits only for room in the byte budget; the [`Ticket`] waits for the outcome.
@@ -141,7 +145,8 @@ impl Pipeline {
         let room = match self.options.timeout {
             None => room.await,
             Some(after) => {
-                tokio::time::timeout(after, room).await.map_err(|_| AppendError::NoRoom { after })?
+                let in_time = self.runtime.within(async { tokio::time::timeout(after, room).await });
+                in_time.await.map_err(|_| AppendError::NoRoom { after })?
             }
         };
         room.map_err(|_| closed)?.forget();

@@ -60,7 +60,12 @@ impl Client {
             Bound::Unbounded => None,
         };
         let reading = Reading { client: self.clone(), options, from, to, at: None, ready: VecDeque::new() };
-        Entries(try_unfold(reading, Reading::next).boxed())
+        let runtime = self.hub().runtime().clone();
+        let next = move |reading: Reading| {
+            let runtime = runtime.clone();
+            async move { runtime.within(reading.next()).await }
+        };
+        Entries(try_unfold(reading, next).boxed())
     }
 }
 

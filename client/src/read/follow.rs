@@ -45,7 +45,12 @@ impl Client {
         let splitter = Splitter::new(from, options.checked);
         let following =
             Following { client: self.clone(), options, from, splitter, ready: VecDeque::new(), began: false };
-        Follow(try_unfold(following, Following::next).boxed())
+        let runtime = self.hub().runtime().clone();
+        let next = move |following: Following| {
+            let runtime = runtime.clone();
+            async move { runtime.within(following.next()).await }
+        };
+        Follow(try_unfold(following, next).boxed())
     }
 }
 

@@ -75,7 +75,8 @@ async fn serve(args: &Args, logging: &Logging) -> Outcome {
 }
 
 fn tell(nodes: &[Node], args: &Args) {
-    let endpoints: Vec<String> = nodes.iter().map(|node| node.address().to_string()).collect();
+    let endpoints: Vec<String> =
+        nodes.iter().filter_map(Node::address).map(|address| address.to_string()).collect();
     let list = endpoints.join(",");
     eprintln!(
         "{} nodes in this process, data in {}; ctrl-c stops them\n",
