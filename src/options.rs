@@ -6,9 +6,9 @@ use loglog_proto::Length;
 use crate::config::Effective;
 use crate::logging::Logging;
 
-/// A node as `effective` has it, whose administrators see and change the level of `logging`.
+/// A node as `effective` has it, whose administrators see and change the level of `logging`, if that is theirs to change.
 #[must_use]
-pub fn node_options(effective: &Effective, logging: &Logging) -> NodeOptions {
+pub fn node_options(effective: &Effective, logging: Option<&Logging>) -> NodeOptions {
     let config = &effective.config;
     let bytes = |length: Length| length.as_usize();
     NodeOptions {
@@ -39,7 +39,7 @@ pub fn node_options(effective: &Effective, logging: &Logging) -> NodeOptions {
         are_faults_allowed: config.debug.faults,
         measure: config.actors.measure,
         config: effective.values(),
-        log_control: Some(logging.control()),
+        log_control: logging.map(Logging::control),
         version: env!("CARGO_PKG_VERSION"),
     }
 }

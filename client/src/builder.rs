@@ -96,7 +96,7 @@ impl ClientBuilder {
         if endpoints.is_empty() {
             return Err(Error::NoEndpoint);
         }
-        let runtime = Runtime::current_or_new().map_err(|error| Error::Unreachable {
+        let runtime = Runtime::current_or_own().map_err(|error| Error::Unreachable {
             tried: vec![format!("no thread for the client's tasks: {error}")],
         })?;
         let client = self.over(endpoints, runtime.clone());
@@ -104,10 +104,13 @@ impl ClientBuilder {
         Ok(client)
     }
 
-    /// A client of a node in this program, whose tasks run in `runtime`. It connects when it is used for the first time.
-    #[must_use]
-    pub fn local(self, node: LocalEndpoint, runtime: tokio::runtime::Handle) -> Client {
-        self.over(vec![Endpoint::Local(node)], Runtime::new(runtime))
+    /// A client of a node in this program. Its tasks run on a thread of their own, so that it may be used from anywhere, and outlive any runtime. It
+    /// connects when it is used for the first time.
+    ///
+    /// # Errors
+    /// No thread can be had.
+    pub fn local(self, node: LocalEndpoint) -> std::io::Result<Client> {
+        Ok(self.over(vec![Endpoint::Local(node)], Runtime::own()?))
     }
 
     fn over(self, endpoints: Vec<Endpoint>, runtime: Runtime) -> Client {

@@ -24,18 +24,22 @@ struct Thread {
 }
 
 impl Runtime {
-    pub(crate) fn new(handle: Handle) -> Self {
-        Self { handle, _thread: None }
-    }
-
-    /// The one that this runs in, or a new one.
+    /// The one that this runs in, or one of its own.
     ///
     /// # Errors
     /// No thread can be had for it.
-    pub(crate) fn current_or_new() -> std::io::Result<Self> {
-        if let Ok(handle) = Handle::try_current() {
-            return Ok(Self::new(handle));
+    pub(crate) fn current_or_own() -> std::io::Result<Self> {
+        match Handle::try_current() {
+            Ok(handle) => Ok(Self { handle, _thread: None }),
+            Err(_) => Self::own(),
         }
+    }
+
+    /// A thread for this client alone, which lives as long as the client does.
+    ///
+    /// # Errors
+    /// No thread can be had for it.
+    pub(crate) fn own() -> std::io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (ends, ended) = oneshot::channel::<()>();
@@ -71,7 +75,7 @@ mod tests {
 
     #[test]
     fn timers_and_tasks_of_one_runtime_serve_who_has_none() {
-        let runtime = Runtime::current_or_new().unwrap();
+        let runtime = Runtime::current_or_own().unwrap();
         let slept = runtime.within(async {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
             tokio::spawn(async { 7 }).await.unwrap()

@@ -365,9 +365,7 @@ fn it_ends_with_a_node_that_lives_inside_another_program() {
     let logging = Logging::start(LogFormat::Json, &"off".parse().unwrap());
     actix_rt::System::new().block_on(async {
         for _ in 0..2 {
-            let mut options = node_options(&effective, &logging);
-            // This program keeps its log level to itself.
-            options.log_control = None;
+            let options = node_options(&effective, None);
             // The directory's lock goes with the last actor of the life before.
             let began = Instant::now();
             let node = loop {
@@ -405,7 +403,7 @@ fn s13_a_member_that_is_left_behind_keeps_the_directory_from_others() {
     let effective = inside(dir.path(), &["debug.faults=true"]);
     let logging = Logging::start(LogFormat::Json, &"off".parse().unwrap());
     actix_rt::System::new().block_on(async {
-        let options = node_options(&effective, &logging);
+        let options = node_options(&effective, Some(&logging));
         let node = Node::start(options.clone(), logging.logger().clone()).await.unwrap();
         let admin = node.admin_address().unwrap().to_string();
         let (stop, stopped) = tokio::sync::oneshot::channel();

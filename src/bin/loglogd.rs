@@ -61,7 +61,7 @@ async fn run(
     logging: &Logging,
 ) -> Result<(), String> {
     let log = logging.logger();
-    let mut options = node_options(effective, logging);
+    let mut options = node_options(effective, Some(logging));
     // A quarter of the file descriptors is left for segments and peers.
     options.connections_max = options.connections_max.min(descriptors / 4 * 3);
     // Before anything else: a signal that comes while the log is recovered must not kill the process half-way.

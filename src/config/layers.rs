@@ -146,7 +146,7 @@ impl Effective {
     }
 
     /// What no key can know of itself.
-    fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let config = &self.config;
         let nodes = &config.cluster.nodes;
         if !nodes.is_empty() && !nodes.iter().any(|node| node.id == config.node.id) {

@@ -48,6 +48,8 @@ const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(1);
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(3500);
 /// How long it waits for the storage group to end.
 const GROUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long it waits until nobody holds the directory any more.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A node that serves.
 pub struct Node {
@@ -102,11 +104,23 @@ impl Node {
         &self.services.identity
     }
 
-    /// Serves until `stop` is done, then ends in order: accepts nobody, finishes what is in flight, syncs.
+    /// Serves until `stop` is done, then ends in order: accepts nobody, finishes what is in flight, syncs. Then the directory is free for another
+    /// node, unless a thread hangs in a call to the disk.
     ///
     /// # Errors
     /// [`NodeError`] where it had to give up before.
-    pub async fn serve(mut self, stop: impl Future<Output = ()>) -> Result<(), NodeError> {
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), NodeError> {
+        let dir = Arc::downgrade(&self.dir);
+        let ended = self.serve_until(stop).await;
+        // Whoever opens the directory next need not wait for threads that are about to end.
+        let began = Instant::now();
+        while dir.strong_count() > 0 && began.elapsed() < RELEASE_TIMEOUT {
+            actix_rt::time::sleep(Duration::from_millis(1)).await;
+        }
+        ended
+    }
+
+    async fn serve_until(mut self, stop: impl Future<Output = ()>) -> Result<(), NodeError> {
         tokio::pin!(stop);
         loop {
             tokio::select! {

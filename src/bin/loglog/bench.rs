@@ -3,6 +3,7 @@
 //! Owns:   the load: a closed loop, so many appends in flight on each of so many connections.
 //! Keeps:  every acknowledgement is counted, and the count is held against the log's end.
 
+mod embedded;
 mod report;
 
 use std::time::{Duration, Instant};
@@ -26,6 +27,8 @@ use report::{Report, Tally};
 pub(crate) enum Bench {
     /// Durable appends: rate and latency.
     Append(AppendArgs),
+    /// The same node from within its program and over loopback TCP, in turns: how much faster it is built in.
+    Embedded(embedded::Args),
 }
 
 /// Arguments.
@@ -72,7 +75,10 @@ fn in_flight(text: &str) -> Result<usize, String> {
 }
 
 pub(crate) async fn run(bench: Bench, at: &Endpoints) -> Outcome {
-    let Bench::Append(args) = bench;
+    let args = match bench {
+        Bench::Append(args) => args,
+        Bench::Embedded(args) => return embedded::run(&args).await,
+    };
     let mut clients = Vec::new();
     for _ in 0..args.connections {
         clients.push(at.connect().await?);

@@ -45,7 +45,7 @@ async fn serve(args: &Args, logging: &Logging) -> Outcome {
     let mut starts = Vec::new();
     for at in 0..args.nodes {
         let log = logging.logger().new(slog::o!("node" => at + 1));
-        starts.push(Node::start(node_options(&configured(args, at)?, logging), log));
+        starts.push(Node::start(node_options(&configured(args, at)?, Some(logging)), log));
     }
     let mut started: Vec<Node> = Vec::new();
     for node in futures_util::future::join_all(starts).await {
