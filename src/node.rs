@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::{fmt, io};
 
-use loglog_actors::{LocalPort, NodeError};
+use loglog_actors::{LocalChannels, LocalPort, NodeError};
 use loglog_client::{Client, ClusterId, LocalEndpoint, LocalNode, LocalSocket, NodeId};
 use slog::{Logger, error};
 use tokio::sync::{oneshot, watch};
@@ -29,7 +29,6 @@ type Ended = Option<Result<(), Arc<NodeError>>>;
 /// A node that serves, in this program. Dropping it stops it as well, and waits for nothing.
 #[must_use = "a node that is dropped stops"]
 pub struct Node {
-    log: Client,
     about: About,
     stop: oneshot::Sender<()>,
     ended: watch::Receiver<Ended>,
@@ -68,11 +67,18 @@ impl Node {
         NodeBuilder::new()
     }
 
-    /// The log, as a client of this node, over no socket. Cheap; all that it returns share one connection. In a cluster it finds the leader as
-    /// any client does, and reads here.
+    /// The log, as a client of this node, over no socket: a new one, whose clones share its connection and its pipelines. In a cluster it finds the
+    /// leader as any client does, and reads here.
+    ///
+    /// Within a tokio runtime the client's tasks run there, for as long as that lives; else on a thread of their own.
+    ///
+    /// # Panics
+    /// If there is no runtime, and the system gives no thread.
     #[must_use]
     pub fn log(&self) -> Client {
-        self.log.clone()
+        let local = LocalEndpoint::new(Port(self.about.local.clone()));
+        let client = Client::builder().cluster(self.about.cluster).local(local);
+        client.expect("a thread for the client's tasks")
     }
 
     /// Which node it is.
@@ -143,9 +149,7 @@ async fn spawn(options: loglog_actors::NodeOptions, log: Logger) -> Result<Node,
         Ok(started) => started?,
         Err(_) => return Err(NodeError::Disk("the node's thread panicked at its start".to_owned()).into()),
     };
-    let local = LocalEndpoint::new(Port(about.local.clone()));
-    let log = Client::builder().cluster(about.cluster).local(local).map_err(StartError::Thread)?;
-    Ok(Node { log, about, stop, ended })
+    Ok(Node { about, stop, ended })
 }
 
 async fn live(
@@ -192,7 +196,8 @@ struct Port(LocalPort);
 
 impl LocalNode for Port {
     fn connect(&self) -> Option<LocalSocket> {
-        self.0.connect().map(|(requests, responses)| LocalSocket { requests, responses })
+        let LocalChannels { requests, responses } = self.0.connect()?;
+        Some(LocalSocket { requests, responses })
     }
 }
 

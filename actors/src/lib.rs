@@ -50,6 +50,6 @@ pub mod view;
 mod waiting;
 mod watch;
 
-pub use local_port::LocalPort;
+pub use local_port::{LocalChannels, LocalPort};
 pub use node::{Node, NodeError, NodeOptions};
 pub use peer::formation::ClusterNode;

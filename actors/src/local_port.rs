@@ -17,22 +17,33 @@ use crate::services::Services;
 
 /// A way to a node from within its program. Cheap to clone.
 #[derive(Clone)]
-pub struct LocalPort(Arc<Mutex<Option<(Connections, Arc<Services>)>>>);
+pub struct LocalPort(Arc<Mutex<Option<Inside>>>);
+
+/// What a connection is made of, while the node lives.
+type Inside = (Connections, Arc<Services>);
+
+/// The client's ends of a connection.
+#[derive(Debug)]
+pub struct LocalChannels {
+    /// To the node; the first must be a hello.
+    pub requests: UnboundedSender<Vec<Request>>,
+    /// From the node.
+    pub responses: UnboundedReceiver<Vec<Response>>,
+}
 
 impl LocalPort {
     pub(crate) fn new(connections: Connections, services: Arc<Services>) -> Self {
         Self(Arc::new(Mutex::new(Some((connections, services)))))
     }
 
-    /// Opens a connection: requests go in at one end, responses come out at the other. The first request must be a hello. `None` once the node has
-    /// ended.
+    /// Opens a connection; `None` once the node has ended.
     #[must_use]
-    pub fn connect(&self) -> Option<(UnboundedSender<Vec<Request>>, UnboundedReceiver<Vec<Response>>)> {
+    pub fn connect(&self) -> Option<LocalChannels> {
         let port = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (connections, services) = port.as_ref()?;
         let ((to_node, requests), (responses, from_node)) = (unbounded_channel(), unbounded_channel());
         connections.open(ClientSocket::Local(LocalSocket { requests, responses }), services);
-        Some((to_node, from_node))
+        Some(LocalChannels { requests: to_node, responses: from_node })
     }
 
     /// Nobody connects any more.

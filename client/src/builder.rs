@@ -104,13 +104,13 @@ impl ClientBuilder {
         Ok(client)
     }
 
-    /// A client of a node in this program. Its tasks run on a thread of their own, so that it may be used from anywhere, and outlive any runtime. It
-    /// connects when it is used for the first time.
+    /// A client of a node in this program, instead of any endpoint. Its tasks run where [`ClientBuilder::connect`] says. It connects when it is used for
+    /// the first time.
     ///
     /// # Errors
-    /// No thread can be had.
+    /// No thread can be had for its tasks.
     pub fn local(self, node: LocalEndpoint) -> std::io::Result<Client> {
-        Ok(self.over(vec![Endpoint::Local(node)], Runtime::own()?))
+        Ok(self.over(vec![Endpoint::Local(node)], Runtime::current_or_own()?))
     }
 
     fn over(self, endpoints: Vec<Endpoint>, runtime: Runtime) -> Client {

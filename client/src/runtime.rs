@@ -36,10 +36,7 @@ impl Runtime {
     }
 
     /// A thread for this client alone, which lives as long as the client does.
-    ///
-    /// # Errors
-    /// No thread can be had for it.
-    pub(crate) fn own() -> std::io::Result<Self> {
+    fn own() -> std::io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (ends, ended) = oneshot::channel::<()>();

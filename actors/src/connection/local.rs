@@ -5,8 +5,7 @@
 //!         held to the rules that decoding holds a frame to.
 //! Never:  answers.
 
-use std::collections::VecDeque;
-
+use loglog_proto::RequestId;
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::request::{BadRequest, Request};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -17,42 +16,50 @@ use crate::credits::Credits;
 /// The receiving side of a connection.
 pub(super) struct LocalReader {
     requests: UnboundedReceiver<Vec<Request>>,
-    waiting: VecDeque<Request>,
+    waiting: Option<Vec<Request>>,
     credits: Credits,
 }
 
 impl LocalReader {
     pub(super) fn new(requests: UnboundedReceiver<Vec<Request>>, credits: Credits) -> Self {
-        Self { requests, waiting: VecDeque::new(), credits }
+        Self { requests, waiting: None, credits }
     }
 
     /// The next requests; `None` when the client is gone.
     pub(super) async fn next(&mut self) -> Option<Batch> {
-        if self.waiting.is_empty() {
-            self.waiting = self.requests.recv().await?.into();
-        }
+        let mut requests = match self.waiting.take() {
+            Some(waiting) => waiting,
+            None => self.requests.recv().await?,
+        };
         // What came meanwhile goes along.
-        while self.waiting.len() < BATCH_REQUESTS
+        while requests.len() < BATCH_REQUESTS
             && let Ok(more) = self.requests.try_recv()
         {
-            self.waiting.extend(more);
+            requests.extend(more);
         }
-        let mut bytes = 0;
-        let (mut requests, mut malformed) = (Vec::with_capacity(self.waiting.len()), Vec::new());
-        while bytes < BATCH_BYTES
-            && requests.len() < BATCH_REQUESTS
-            && let Some(request) = self.waiting.pop_front()
-        {
-            bytes += cost(&request);
-            match request.body.check() {
-                Ok(()) => requests.push(request),
-                Err(wrong @ BadRequest::Payload { .. }) => {
-                    malformed.push((request.id, Refusal::new(Code::TooLarge, wrong.to_string())));
-                }
-                Err(wrong) => malformed.push((request.id, Refusal::new(Code::BadRequest, wrong.to_string()))),
+        let (mut bytes, mut count) = (0, 0);
+        for request in requests.iter().take(BATCH_REQUESTS) {
+            bytes += cost(request);
+            count += 1;
+            if bytes >= BATCH_BYTES {
+                break;
             }
         }
+        if count < requests.len() {
+            self.waiting = Some(requests.split_off(count));
+        }
+        let bad = |request: &mut Request| request.body.check().is_err();
+        let malformed = requests.extract_if(.., bad).map(refused).collect();
         let credit = self.credits.take(bytes).await;
         Some(Batch { requests, malformed, credits: vec![credit], last: None })
     }
+}
+
+fn refused(request: Request) -> (RequestId, Refusal) {
+    let refusal = match request.body.check() {
+        Err(wrong @ BadRequest::Payload { .. }) => Refusal::new(Code::TooLarge, wrong.to_string()),
+        Err(wrong) => Refusal::new(Code::BadRequest, wrong.to_string()),
+        Ok(()) => unreachable!("it was just found bad"),
+    };
+    (request.id, refusal)
 }

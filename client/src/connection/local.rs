@@ -1,92 +1,105 @@
-//! The task that owns a connection to a node inside this program.
+//! Link to a node inside this program.
 //!
-//! Owns:   both channels, who waits.
-//! Keeps:  everything queued goes out in one message, everything received is delivered before anybody is told.
+//! Owns:   the channel to the node, who waits; the task that takes what comes back.
+//! Keeps:  a request goes from whoever makes it straight to the node; once the connection is lost, nobody waits in vain.
 //! Never:  listens for silence, as over a socket: both ends die together.
 
-use loglog_proto::request::{PROTOCOL_VERSION, Request, RequestBody};
-use loglog_proto::response::Welcome;
-use loglog_proto::{ClusterId, RequestId};
-use tokio::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use loglog_proto::request::{PROTOCOL_VERSION, Request, RequestBody};
+use loglog_proto::response::{Response, Welcome};
+use loglog_proto::{ClusterId, RequestId};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::Command;
 use super::hello::{HELLO_ID, welcome};
 use super::pending::{Pending, Waiter};
-use super::{COMMANDS, Command};
 use crate::endpoints::Endpoint;
 use crate::error::Error;
 use crate::local::{LocalEndpoint, LocalSocket};
 
-/// Greets the node, as over a socket.
-pub(super) async fn greet(
-    node: &LocalEndpoint,
-    cluster: Option<ClusterId>,
-) -> Result<(LocalSocket, Welcome), Error> {
-    let endpoint = Endpoint::Local(node.clone());
-    let ended = || Error::Lost { address: endpoint.to_string(), why: "it has ended".to_owned() };
-    let mut socket = node.connect().ok_or_else(ended)?;
-    let body = RequestBody::Hello { version: PROTOCOL_VERSION, cluster, credentials: None };
-    let hello = Request { id: RequestId::new(HELLO_ID), body };
-    socket.requests.send(vec![hello]).map_err(|_| ended())?;
-    let reply = socket.responses.recv().await.and_then(|replies| replies.into_iter().next());
-    let welcome = welcome(reply.ok_or_else(ended)?, &endpoint, cluster)?;
-    Ok((socket, welcome))
+/// The sending side.
+#[derive(Debug)]
+pub(super) struct LocalLink {
+    requests: UnboundedSender<Vec<Request>>,
+    waiting: Arc<Waiting>,
+    /// Its other end is the task's.
+    alive: UnboundedSender<()>,
 }
 
-/// The channels and their surroundings.
-pub(super) struct LocalTask {
-    socket: LocalSocket,
-    commands: mpsc::UnboundedReceiver<Command>,
-    pending: Pending,
-}
+/// Who waits; nobody may, once the connection is lost.
+#[derive(Debug)]
+struct Waiting(Mutex<Option<Pending>>);
 
-impl LocalTask {
-    pub(super) fn new(socket: LocalSocket, commands: mpsc::UnboundedReceiver<Command>) -> Self {
-        Self { socket, commands, pending: Pending::new(HELLO_ID + 1) }
+impl LocalLink {
+    /// Greets the node, as over a socket.
+    pub(super) async fn open(
+        node: &LocalEndpoint,
+        cluster: Option<ClusterId>,
+    ) -> Result<(Self, Welcome), Error> {
+        let endpoint = Endpoint::Local(node.clone());
+        let ended = || Error::Lost { address: endpoint.to_string(), why: "it has ended".to_owned() };
+        let LocalSocket { requests, mut responses } = node.connect().ok_or_else(ended)?;
+        let body = RequestBody::Hello { version: PROTOCOL_VERSION, cluster, credentials: None };
+        let hello = Request { id: RequestId::new(HELLO_ID), body };
+        requests.send(vec![hello]).map_err(|_| ended())?;
+        let reply = responses.recv().await.and_then(|replies| replies.into_iter().next());
+        let welcome = welcome(reply.ok_or_else(ended)?, &endpoint, cluster)?;
+        let waiting = Arc::new(Waiting(Mutex::new(Some(Pending::new(HELLO_ID + 1)))));
+        let (alive, life) = unbounded_channel();
+        tokio::spawn(receive(responses, Arc::clone(&waiting), life));
+        Ok((Self { requests, waiting, alive }, welcome))
     }
 
-    /// Runs until the node ends the connection, breaks the protocol, or every handle is gone.
-    pub(super) async fn run(mut self) {
-        let mut commands = Vec::with_capacity(COMMANDS);
-        let mut open = true;
-        while open || !self.pending.is_empty() {
-            tokio::select! {
-                biased;
-                replies = self.socket.responses.recv() => {
-                    let Some(replies) = replies else { break };
-                    if replies.into_iter().try_for_each(|reply| self.pending.deliver(reply)).is_err() {
-                        break;
-                    }
-                    self.pending.flush();
+    pub(super) fn is_closed(&self) -> bool {
+        self.alive.is_closed()
+    }
+
+    pub(super) async fn closed(&self) {
+        self.alive.closed().await;
+    }
+
+    /// Sends, unless the connection is lost: then whoever waits for the answer sees its channel close.
+    pub(super) fn send(&self, command: Command) {
+        let mut requests = Vec::new();
+        {
+            let mut waiting = self.waiting.lock();
+            let Some(pending) = waiting.as_mut() else { return };
+            match command {
+                Command::Ask { body, reply } => {
+                    requests.push(Request { id: pending.add(Waiter::Ask(reply)), body });
                 }
-                count = self.commands.recv_many(&mut commands, COMMANDS), if open => {
-                    open = count > 0;
-                    let mut requests = Vec::with_capacity(commands.iter().map(Command::len).sum());
-                    commands.drain(..).for_each(|command| command.requests(&mut self.pending, &mut requests));
-                    if !requests.is_empty() && self.socket.requests.send(requests).is_err() {
-                        break;
-                    }
+                Command::Appends { appends, sink } => {
+                    requests.reserve_exact(appends.len());
+                    pending.add_run(appends, sink, |request| requests.push(request));
                 }
             }
         }
-        self.pending.flush();
+        // Where the node is gone, the task ends, and all who wait are told.
+        let _ = self.requests.send(requests);
     }
 }
 
-impl Command {
-    fn len(&self) -> usize {
-        match self {
-            Self::Ask { .. } => 1,
-            Self::Appends { appends, .. } => appends.len(),
-        }
+impl Waiting {
+    fn lock(&self) -> MutexGuard<'_, Option<Pending>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn requests(self, pending: &mut Pending, to: &mut Vec<Request>) {
-        match self {
-            Self::Ask { body, reply } => to.push(Request { id: pending.add(Waiter::Ask(reply)), body }),
-            Self::Appends { appends, sink } => to.extend(appends.into_iter().map(|(attempt, append)| {
-                let id = pending.add(Waiter::Append(sink.clone(), attempt));
-                Request { id, body: RequestBody::Append(append) }
-            })),
+/// Takes what the node answers until it ends the connection or breaks the protocol.
+async fn receive(
+    mut responses: UnboundedReceiver<Vec<Response>>,
+    waiting: Arc<Waiting>,
+    _life: UnboundedReceiver<()>,
+) {
+    while let Some(replies) = responses.recv().await {
+        let mut waiting = waiting.lock();
+        let Some(pending) = waiting.as_mut() else { break };
+        let delivered = replies.into_iter().try_for_each(|reply| pending.deliver(reply));
+        pending.flush();
+        if delivered.is_err() {
+            break;
         }
     }
+    waiting.lock().take();
 }

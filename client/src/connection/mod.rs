@@ -27,12 +27,11 @@ pub(crate) use hello::{Greeted, HELLO_ID, greet};
 pub(crate) use outbox::{Outbox, VECTORED_FROM};
 pub(crate) use pending::{Replies, ReplySink};
 
+use local::LocalLink;
+
 use crate::endpoints::Endpoint;
 use crate::error::Error;
 use crate::pipeline::state::Attempt;
-
-/// The most commands that a task takes at once.
-const COMMANDS: usize = 256;
 
 /// What callers hand to the task.
 #[derive(Debug)]
@@ -51,8 +50,24 @@ pub(crate) struct Connection {
 struct Shared {
     endpoint: Endpoint,
     welcome: Welcome,
-    /// Unbounded, since whoever sends is bounded: pipelines by their window, others by awaiting the answer.
-    commands: mpsc::UnboundedSender<Command>,
+    way: Way,
+}
+
+/// How requests get to the node. Unbounded, since whoever sends is bounded: pipelines by their window, others by awaiting the answer.
+#[derive(Debug)]
+enum Way {
+    Socket(mpsc::UnboundedSender<Command>),
+    Local(LocalLink),
+}
+
+impl Way {
+    fn send(&self, command: Command) {
+        match self {
+            // Where the task has ended, the command is dropped with its sender.
+            Self::Socket(commands) => drop(commands.send(command)),
+            Self::Local(link) => link.send(command),
+        }
+    }
 }
 
 impl Connection {
@@ -64,18 +79,17 @@ impl Connection {
         timeout: Duration,
         quiet: Duration,
     ) -> Result<Self, Error> {
-        let (commands, receiver) = mpsc::unbounded_channel();
-        let welcome = if let Endpoint::Local(node) = endpoint {
-            let greeted = tokio::time::timeout(timeout, local::greet(node, cluster)).await;
-            let (socket, welcome) = greeted.unwrap_or_else(|_| Err(hello::too_late(endpoint, timeout)))?;
-            tokio::spawn(local::LocalTask::new(socket, receiver).run());
-            welcome
+        let (way, welcome) = if let Endpoint::Local(node) = endpoint {
+            let opened = tokio::time::timeout(timeout, LocalLink::open(node, cluster)).await;
+            let (link, welcome) = opened.unwrap_or_else(|_| Err(hello::too_late(endpoint, timeout)))?;
+            (Way::Local(link), welcome)
         } else {
             let Greeted { reader, writer, received, welcome } = greet(endpoint, cluster, timeout).await?;
+            let (commands, receiver) = mpsc::unbounded_channel();
             tokio::spawn(task::Task::new(reader, writer, receiver, received, quiet).run());
-            welcome
+            (Way::Socket(commands), welcome)
         };
-        Ok(Self { shared: Arc::new(Shared { endpoint: endpoint.clone(), welcome, commands }) })
+        Ok(Self { shared: Arc::new(Shared { endpoint: endpoint.clone(), welcome, way }) })
     }
 
     /// Where the node listens.
@@ -90,12 +104,18 @@ impl Connection {
 
     /// Whether it was lost.
     pub(crate) fn is_closed(&self) -> bool {
-        self.shared.commands.is_closed()
+        match &self.shared.way {
+            Way::Socket(commands) => commands.is_closed(),
+            Way::Local(link) => link.is_closed(),
+        }
     }
 
     /// Waits until it is lost.
     pub(crate) async fn closed(&self) {
-        self.shared.commands.closed().await;
+        match &self.shared.way {
+            Way::Socket(commands) => commands.closed().await,
+            Way::Local(link) => link.closed().await,
+        }
     }
 
     /// Whether both are handles on the same connection.
@@ -106,14 +126,13 @@ impl Connection {
     /// Asks, and waits for the answer, without a limit in time. A refusal is an answer.
     pub(crate) async fn ask(&self, body: RequestBody) -> Result<ResponseBody, Error> {
         let (reply, answer) = oneshot::channel();
-        // Where the task has ended, the command is dropped with its sender, and the answer below is an error.
-        let _ = self.shared.commands.send(Command::Ask { body, reply });
+        self.shared.way.send(Command::Ask { body, reply });
         answer.await.map_err(|_| self.lost())
     }
 
     /// Sends appends, in order. Replies go to `sink`; none come once the connection is lost.
     pub(crate) fn append(&self, appends: Vec<(Attempt, Append)>, sink: ReplySink) {
-        let _ = self.shared.commands.send(Command::Appends { appends, sink });
+        self.shared.way.send(Command::Appends { appends, sink });
     }
 
     /// The error of an answer that is of another kind than asked for.

@@ -17,12 +17,14 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::outbox::Outbox;
 use super::pending::{Pending, Waiter};
-use super::{COMMANDS, Command, HELLO_ID};
+use super::{Command, HELLO_ID};
 
 /// Room for what one read from the socket may bring.
 pub(crate) const RECEIVE_BYTES: usize = 64 * 1024;
 /// With this much waiting for the socket, no more is encoded.
 const OUTBOX_BYTES: usize = 1 << 20;
+/// The most commands taken at once.
+const COMMANDS: usize = 256;
 
 /// The socket and its surroundings.
 pub(super) struct Task<R, W> {
@@ -104,10 +106,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Task<R, W> {
                 self.outbox.push(&Request { id, body });
             }
             Command::Appends { appends, sink } => {
-                for (attempt, append) in appends {
-                    let id = self.pending.add(Waiter::Append(sink.clone(), attempt));
-                    self.outbox.push(&Request { id, body: RequestBody::Append(append) });
-                }
+                self.pending.add_run(appends, sink, |request| self.outbox.push(&request));
             }
         }
     }

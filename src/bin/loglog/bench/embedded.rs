@@ -55,10 +55,16 @@ struct Report {
     in_flight: usize,
     rounds: u16,
     embedded_per_s: f64,
+    /// Processor time an append, client and node, microseconds.
+    embedded_cpu_us: f64,
     tcp_per_s: f64,
+    tcp_cpu_us: f64,
     /// The median of the rounds' ratios.
     ratio: f64,
 }
+
+/// Appends between two looks at the clock.
+const LOOK_EVERY: u64 = 16;
 
 /// A folder that goes when this is dropped.
 struct Folder(PathBuf);
@@ -104,9 +110,9 @@ async fn measure(args: &Args, node: &Node) -> Outcome<Report> {
     let (mut appended, mut rounds) = (0, Vec::new());
     // The first is for warming up.
     for _ in 0..=args.rounds {
-        let (inside, one) = rate(&embedded, args).await.map_err(|error| stop_append(&error))?;
-        let (outside, other) = rate(&tcp, args).await.map_err(|error| stop_append(&error))?;
-        appended += one + other;
+        let inside = rate(&embedded, args).await.map_err(|error| stop_append(&error))?;
+        let outside = rate(&tcp, args).await.map_err(|error| stop_append(&error))?;
+        appended += inside.appended + outside.appended;
         rounds.push((inside, outside));
     }
     let grown = tcp.end(true).await.map_err(|error| stop(&error))? - before;
@@ -120,15 +126,25 @@ async fn measure(args: &Args, node: &Node) -> Outcome<Report> {
         payload_bytes: args.payload,
         in_flight: args.in_flight,
         rounds: args.rounds,
-        embedded_per_s: median(rounds.iter().map(|(inside, _)| *inside)),
-        tcp_per_s: median(rounds.iter().map(|(_, outside)| *outside)),
-        ratio: median(rounds.iter().map(|(inside, outside)| inside / outside)),
+        embedded_per_s: median(rounds.iter().map(|(inside, _)| inside.per_s)),
+        embedded_cpu_us: median(rounds.iter().map(|(inside, _)| inside.cpu_us)),
+        tcp_per_s: median(rounds.iter().map(|(_, outside)| outside.per_s)),
+        tcp_cpu_us: median(rounds.iter().map(|(_, outside)| outside.cpu_us)),
+        ratio: median(rounds.iter().map(|(inside, outside)| inside.per_s / outside.per_s)),
     })
 }
 
-/// Durable appends a second, and how many there were.
+/// What one way came to, in one round.
+struct Rate {
+    appended: u64,
+    per_s: f64,
+    /// Processor time an append, client and node.
+    cpu_us: f64,
+}
+
+/// Appends durably for a while.
 #[expect(clippy::cast_precision_loss, reason = "a rate needs few digits")]
-async fn rate(log: &Client, args: &Args) -> Result<(f64, u64), AppendError> {
+async fn rate(log: &Client, args: &Args) -> Result<Rate, AppendError> {
     let mut payload = vec![0; args.payload];
     rand::rng().fill_bytes(&mut payload);
     let payload = Bytes::from(payload);
@@ -138,9 +154,10 @@ async fn rate(log: &Client, args: &Args) -> Result<(f64, u64), AppendError> {
         bytes_max,
         ..PipelineOptions::default()
     });
-    let (began, mut appended) = (Instant::now(), 0);
+    let (began, cpu, mut appended) = (Instant::now(), cpu_time(), 0);
     let mut flying: VecDeque<Ticket> = VecDeque::with_capacity(args.in_flight);
-    while began.elapsed() < args.duration {
+    // A look at the clock costs about as much as an append.
+    while appended % LOOK_EVERY != 0 || began.elapsed() < args.duration {
         if flying.len() == args.in_flight
             && let Some(oldest) = flying.pop_front()
         {
@@ -153,7 +170,17 @@ async fn rate(log: &Client, args: &Args) -> Result<(f64, u64), AppendError> {
         ticket.await?;
         appended += 1;
     }
-    Ok((appended as f64 / began.elapsed().as_secs_f64(), appended))
+    Ok(Rate {
+        per_s: appended as f64 / began.elapsed().as_secs_f64(),
+        cpu_us: (cpu_time() - cpu).as_secs_f64() * 1e6 / appended as f64,
+        appended,
+    })
+}
+
+/// Processor time that this process has used, client and node.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -171,14 +198,16 @@ impl Report {
     fn for_people(&self) -> String {
         format!(
             "{} bytes an entry, {} in flight, {} rounds, every acknowledgement durable\n\
-             embedded   {} entries/s\n\
-             TCP        {} entries/s\n\
+             embedded   {} entries/s, {:.2} us of processor time each\n\
+             TCP        {} entries/s, {:.2} us of processor time each\n\
              ratio      {:.2}\n",
             self.payload_bytes,
             self.in_flight,
             self.rounds,
             grouped(self.embedded_per_s.round() as u64),
+            self.embedded_cpu_us,
             grouped(self.tcp_per_s.round() as u64),
+            self.tcp_cpu_us,
             self.ratio
         )
     }
