@@ -17,6 +17,9 @@ use crate::credits::Credit;
 use crate::measures::Measures;
 use crate::supervisor::Handle;
 
+/// Room for at most so many answers is made ahead.
+const RUN_MAX: usize = 1024;
+
 /// Where the answers of one batch of requests go, and the bytes they hold until then.
 #[derive(Debug)]
 pub struct Route {
@@ -82,6 +85,8 @@ impl Drop for Ticket {
 
 /// Answers many, with one message for each run of answers to one connection.
 pub(crate) fn answer_all(answers: impl IntoIterator<Item = (Ticket, Answer)>) {
+    let answers = answers.into_iter();
+    let most = answers.size_hint().0.min(RUN_MAX);
     let mut run: Option<Run> = None;
     for (mut ticket, answer) in answers {
         let appended = u64::from(matches!(answer, Answer::Appended(_)));
@@ -98,7 +103,9 @@ pub(crate) fn answer_all(answers: impl IntoIterator<Item = (Ticket, Answer)>) {
             }
             _ => {
                 run.take().into_iter().for_each(Run::send);
-                run = Some(Run { route: Arc::clone(&ticket.route), appended, responses: vec![response] });
+                let mut responses = Vec::with_capacity(most);
+                responses.push(response);
+                run = Some(Run { route: Arc::clone(&ticket.route), appended, responses });
             }
         }
     }

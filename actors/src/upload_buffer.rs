@@ -161,11 +161,13 @@ impl UploadBuffer {
         self.buffer.upload(client, (upload.writer, upload.sequence), payload, payload_crc, now)
     }
 
-    fn join(&self, request: &request::Append) -> Result<Append, Refusal> {
+    /// The append with its payload, which the request loses: whole, or of no use.
+    fn join(&self, request: &mut request::Append) -> Result<Append, Refusal> {
         let key = (request.writer, request.sequence);
-        match &request.payload {
+        match request.payload.take() {
             Some(payload) => {
-                let joined = Append::new(request, payload.clone(), crc32c(payload));
+                let crc = crc32c(&payload);
+                let joined = Append::new(request, payload, crc);
                 // Damaged on its way here; an earlier upload may have arrived whole (S31).
                 joined.or_else(|damaged| {
                     let (payload, crc) = self.buffer.get(key).ok_or_else(|| damaged.clone())?;
@@ -184,10 +186,11 @@ impl UploadBuffer {
 
     /// Joins an append with its payload, or has that sought; true if it is.
     fn take(&mut self, waiting: Waiting, joined: &mut Joined, may_seek: bool, ctx: &mut Ctx<Self>) -> bool {
-        let Waiting { client, ticket, request } = waiting;
-        match self.join(&request) {
+        let Waiting { client, ticket, mut request } = waiting;
+        let is_uploaded = request.payload.is_none();
+        match self.join(&mut request) {
             Ok(append) => {
-                if request.payload.is_none() {
+                if is_uploaded {
                     self.buffer.mark_used((request.writer, request.sequence));
                 }
                 joined.appends.push((ticket, append));

@@ -16,7 +16,8 @@ use crate::append::Append;
 /// Everything the table knows.
 #[derive(Debug)]
 pub struct Writers {
-    writers: HashMap<WriterId, Writer>,
+    /// Looked into three times an entry, and written by whoever appends: quick, and seeded.
+    writers: HashMap<WriterId, Writer, foldhash::quality::RandomState>,
     /// The uncommitted tail, in log order, so that a truncation can be undone.
     tail: VecDeque<(Offset, WriterId)>,
     /// How far back entries are remembered (D of S27).
@@ -59,7 +60,7 @@ impl Writers {
     #[must_use]
     pub fn new(memory: Length, sequences_max: usize, seen_from: Offset) -> Self {
         Self {
-            writers: HashMap::new(),
+            writers: HashMap::default(),
             tail: VecDeque::new(),
             memory,
             sequences_max,

@@ -197,7 +197,13 @@ impl Connection {
             self.refuse(id, refusal);
         }
         let route = Route::new(ctx.this(), credits, Arc::clone(&self.services.measures));
+        // Nearly always all of one kind.
         let (mut appends, mut uploads) = (Vec::new(), Vec::new());
+        match requests.last() {
+            Some(Request { body: RequestBody::Append(_), .. }) => appends.reserve_exact(requests.len()),
+            Some(Request { body: RequestBody::Upload(_), .. }) => uploads.reserve_exact(requests.len()),
+            _ => {}
+        }
         for Request { id, body } in requests {
             match body {
                 RequestBody::Hello { version, cluster, .. } => self.greet(id, version, cluster),

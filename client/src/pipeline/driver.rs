@@ -35,7 +35,14 @@ const FAR: Duration = Duration::from_secs(3600);
 /// What callers hand in.
 #[derive(Debug)]
 pub(super) enum Command {
-    Append { completion: Completion, payload: Bytes, crc: u32, expect_end: Option<Offset>, called: Instant },
+    Append {
+        completion: Completion,
+        payload: Bytes,
+        crc: u32,
+        expect_end: Option<Offset>,
+        /// `None`: just now, or so: a look at the clock for each would cost more than the rest of the call.
+        called: Option<Instant>,
+    },
     Flush(oneshot::Sender<Result<(), AppendError>>),
 }
 
@@ -126,7 +133,8 @@ impl Driver {
                 _ = self.replies.recv_many(&mut replies, COMMANDS) => self.take_replies(&mut replies),
                 count = self.commands.recv_many(&mut commands, COMMANDS), if open => {
                     open = count > 0;
-                    commands.drain(..).for_each(|command| self.take_command(command));
+                    let now = Instant::now();
+                    commands.drain(..).for_each(|command| self.take_command(command, now));
                 }
                 () = closed(self.link.as_ref()) => self.lost(),
                 opened = pending_or(&mut self.connecting) => self.opened(opened),
@@ -144,12 +152,12 @@ impl Driver {
         }
     }
 
-    fn take_command(&mut self, command: Command) {
+    fn take_command(&mut self, command: Command, now: Instant) {
         match command {
             Command::Append { completion, payload, crc, expect_end, called } => {
                 let token = Token { completion, ordinal: self.flushes.taken };
                 self.flushes.taken += 1;
-                let called = called.saturating_duration_since(self.started);
+                let called = called.unwrap_or(now).saturating_duration_since(self.started);
                 self.state.heard_end(self.hub.end());
                 self.state.append(Wish { token, payload, crc, expect_end, called });
             }

@@ -112,9 +112,8 @@ impl Pipeline {
         if payload.len() > PAYLOAD_BYTES_MAX {
             return Err(AppendError::TooLarge { length: payload.len(), max: PAYLOAD_BYTES_MAX });
         }
-        let called = Instant::now();
         let crc = loglog_proto::crc32c(&payload);
-        let cost = self.room(payload.len()).await?;
+        let (cost, called) = self.room(payload.len()).await?;
         let (to, outcome) = oneshot::channel();
         let completion = Completion { to, cost };
         let wish = Command::Append { completion, payload, crc, expect_end: options.expect_end, called };
@@ -132,15 +131,16 @@ impl Pipeline {
         done.await.unwrap_or(Err(AppendError::Closed { may_have_happened: true }))
     }
 
-    /// Takes room from the budget. Returns how much, which the driver gives back.
-    async fn room(&self, payload: usize) -> Result<u32, AppendError> {
+    /// Takes room from the budget. Returns how much, which the driver gives back, and when that was asked for, if it took time.
+    async fn room(&self, payload: usize) -> Result<(u32, Option<Instant>), AppendError> {
         let cost = (payload + APPEND_COST).min(self.options.bytes_max);
         let cost = u32::try_from(cost).expect("the budget is clamped to 32 bits");
         let closed = AppendError::Closed { may_have_happened: false };
         if let Ok(room) = self.budget.try_acquire_many(cost) {
             room.forget();
-            return Ok(cost);
+            return Ok((cost, None));
         }
+        let called = Instant::now();
         let room = self.budget.acquire_many(cost);
         let room = match self.options.timeout {
             None => room.await,
@@ -150,7 +150,7 @@ impl Pipeline {
             }
         };
         room.map_err(|_| closed)?.forget();
-        Ok(cost)
+        Ok((cost, Some(called)))
     }
 }
 
