@@ -3,6 +3,7 @@ import collections, itertools, os, random, socket, struct, sys, threading, time
 import msgpack
 
 HELLO, APPEND, READ, END, REFUSED = 1, 3, 4, 5, 127
+PAYLOAD_BYTES_MAX = 0xFFFFFF
 TOO_LARGE, BEYOND_END, NOT_LEADER, CONFLICT, OUT_OF_ORDER, UNKNOWN_WRITER = 4, 6, 8, 9, 10, 11
 
 def _row(value):
@@ -236,11 +237,107 @@ class LogLog:
             raise answer
         return answer
 
+# Packs, versions 1 and 2.
+
+def events(payload, checked=True):
+    """The events of a pack, in order. ValueError if it is none or a bad one; unless `checked`, the events' checksums are not looked at."""
+    if len(payload) < 8 or payload[:3] != b"LPk":
+        raise ValueError("no pack")
+    version, (count,), flags, sums = payload[3], struct.unpack_from("<I", payload, 4), 0, b""
+    if version == 1:
+        body = payload[8:]
+    elif version == 2:
+        if len(payload) < 12 or payload[11] & ~3:
+            raise ValueError("a pack that is cut short, or has unknown flags")
+        length, flags = int.from_bytes(payload[8:11], "little"), payload[11]
+        behind = len(payload) - (4 * count if flags & 1 else 0)
+        if len(payload) - behind + 12 + length > PAYLOAD_BYTES_MAX or behind < 12:
+            raise ValueError("a pack whose header says too much")
+        body, sums = payload[12:behind], payload[behind:]
+        if flags & 2:
+            body = unlz4(body, length)
+        if len(body) != length:
+            raise ValueError("a pack whose events have another length than its header says")
+    else:
+        raise ValueError(f"pack version {version}; this client reads 1 and 2")
+    found, at = [], 0
+    for number in range(count):
+        length = 0
+        for digit in range(4):
+            if at == len(body):
+                raise ValueError(f"event {number} is cut short")
+            byte, at = body[at], at + 1
+            length |= (byte & 0x7F) << 7 * digit
+            if byte < 0x80:
+                break
+        if byte >= 0x80 or byte == 0 and digit > 0 or at + length > len(body):
+            raise ValueError(f"event {number} has a bad length")
+        event, at = body[at:at + length], at + length
+        if flags & 1 and checked and crc32c(struct.pack("<I", number) + event) != struct.unpack_from("<I", sums, 4 * number)[0]:
+            raise ValueError(f"event {number} is not what was packed")
+        found.append(event)
+    if at != len(body):
+        raise ValueError("bytes behind the last event")
+    return found
+
+def unlz4(block, limit):
+    """What an LZ4 block holds: `limit` bytes at most, else ValueError."""
+    out, stream = bytearray(), iter(block)
+    def length(nibble):
+        if nibble == 15:
+            byte = 255
+            while byte == 255:
+                byte = next(stream)
+                nibble += byte
+        if len(out) + nibble > limit:
+            raise ValueError("an LZ4 block of more than was said")
+        return nibble
+    try:
+        while True:
+            token = next(stream)
+            literals = length(token >> 4)
+            out += bytes(next(stream) for _ in range(literals))
+            low = next(stream, None)
+            if low is None:  # the last sequence has no match
+                return bytes(out)
+            distance, match = low | next(stream) << 8, length(token & 15) + 4
+            if not 0 < distance <= len(out) or len(out) + match > limit:
+                raise ValueError("an LZ4 block with a bad match")
+            for _ in range(match):  # byte by byte: a match may reach into what it makes
+                out.append(out[-distance])
+    except (StopIteration, RuntimeError):
+        raise ValueError("an LZ4 block that is cut short") from None
+
 def check(holds, what):
     if not holds:
         raise AssertionError(what)
 
+def try_packs():
+    """The examples of docs/protocol.md, and each of them cut and changed everywhere."""
+    expected, exes, sums = [b"hi", b"", b"x" * 130], "78" * 130, "9ad2d653 7fe12295 eec17884"
+    block = "7f 0268690082 0178 0100 68 60 787878787878"
+    for name, text in [("version 1", f"4c506b 01 03000000 02 6869 00 8201 {exes}"),
+                       ("checksums", f"4c506b 02 03000000 880000 01 02 6869 00 8201 {exes} {sums}"),
+                       ("LZ4", f"4c506b 02 03000000 880000 02 {block}"),
+                       ("LZ4 and checksums", f"4c506b 02 03000000 880000 03 {block} {sums}")]:
+        pack = bytes.fromhex(text)
+        check(events(pack) == expected, f"the pack of the document, {name}")
+        for at in range(len(pack)):
+            check(bad(pack[:at]), f"cut at {at}, {name}")
+            changed = pack[:at] + bytes([pack[at] ^ 0x10]) + pack[at + 1:]
+            # Without checksums an event may have changed; with them it is found, unless another block says the same.
+            check(bad(changed) or "checksums" not in name or events(changed) == expected, f"changed at {at}, {name}")
+    print("read the packs of the document")
+
+def bad(pack):
+    try:
+        events(pack)
+        return False
+    except ValueError:
+        return True
+
 def main(address):
+    try_packs()
     log, other = LogLog(address), LogLog(address)
     print(f"connected: node {log.welcome['node']}, cluster {log.welcome['cluster']:016x}, end {log.welcome['end']}")
 

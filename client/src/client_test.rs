@@ -10,7 +10,9 @@ use loglog_proto::{ClusterId, Length, Offset};
 use tokio::time::{Instant, timeout};
 
 use crate::testing::node::{Behaviour, FakeNode, numbered};
-use crate::{AppendError, AppendOptions, Client, Entry, Error, PackBuilder, PipelineOptions};
+use crate::{
+    AppendError, AppendOptions, Client, Compression, Entry, Error, PackBuilder, PackOptions, PipelineOptions,
+};
 
 const SOON: Duration = Duration::from_millis(80);
 const LONG: Duration = Duration::from_secs(60);
@@ -368,11 +370,14 @@ async fn ranges_begin_and_end_where_asked() {
 async fn packed_events_come_back_with_positions() {
     let node = node().await;
     let client = client(&node).await;
-    let mut pack = PackBuilder::new();
-    pack.push(b"one").unwrap();
-    pack.push(b"two").unwrap();
-    let place = client.append(pack.finish()).await.unwrap();
-    let entries: Vec<Entry> = client.entries(..).try_collect().await.unwrap();
-    let (position, event) = entries[0].events().unwrap().nth(1).unwrap();
-    assert_eq!((position.entry, position.number, event), (place.offset, 1, &b"two"[..]));
+    let options = PackOptions { compression: Compression::Lz4, checksums: true };
+    for mut pack in [PackBuilder::new(), PackBuilder::with(options)] {
+        pack.push(b"one").unwrap();
+        pack.push(&[b'2'; 200]).unwrap();
+        let place = client.append(pack.finish()).await.unwrap();
+        let entries: Vec<Entry> = client.entries(place.offset..).try_collect().await.unwrap();
+        let (position, event) = entries[0].events().unwrap().nth(1).unwrap();
+        assert_eq!((position.entry, position.number, &event[..]), (place.offset, 1, &[b'2'; 200][..]));
+        assert_eq!(entries[0].events_unchecked().unwrap().len(), 2);
+    }
 }

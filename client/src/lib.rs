@@ -3,7 +3,7 @@
 //! ```no_run
 //! # async fn tour() -> Result<(), Box<dyn std::error::Error>> {
 //! use futures_util::StreamExt;
-//! use loglog_client::{AppendOptions, Client, Offset, PackBuilder, PipelineOptions};
+//! use loglog_client::{AppendOptions, Client, Compression, Offset, PackBuilder, PackOptions, PipelineOptions};
 //!
 //! let client = Client::connect("127.0.0.1:19194").await?;
 //!
@@ -29,6 +29,20 @@
 //! pack.push(b"withdrawn")?;
 //! client.append(pack.finish()).await?;
 //!
+//! // The same, compressed, and each event with a checksum that goes with it wherever the pack is copied.
+//! let options = PackOptions { compression: Compression::Lz4, checksums: true };
+//! let mut pack = PackBuilder::with(options);
+//! pack.push(b"deposited")?;
+//! let packed = client.append(pack.finish()).await?;
+//!
+//! // Whoever reads does the same for all packs.
+//! let mut entries = client.entries(packed.offset..);
+//! while let Some(entry) = entries.next().await {
+//!     for (position, event) in entry?.events()? {
+//!         println!("{position} {} bytes", event.len());
+//!     }
+//! }
+//!
 //! // What there is, then what comes.
 //! let mut entries = client.follow(Offset::ZERO);
 //! while let Some(entry) = entries.next().await {
@@ -42,7 +56,7 @@
 //! - [`Client`]: connects, appends, reads, asks how a node is. All of it needs a tokio runtime with I/O and time.
 //! - [`Pipeline`] and [`Ticket`]: appends at full speed.
 //! - [`Entries`], [`Follow`], [`Client::tail_start`]: the log as entries.
-//! - [`PackBuilder`], [`Pack`]: events within entries.
+//! - [`PackBuilder`], [`Pack`], [`Entry::events`]: events within entries, compressed and with checksums of their own by choice; see [`pack`].
 //! - [`Client::members`], [`Client::manage`]: who keeps the log; trimming it, changing its members, moving the lead.
 //! - [`AppendError`] answers *may I retry?* and *could it have taken effect?*; [`Error`] is for all else.
 //!
@@ -67,10 +81,12 @@ mod endpoints;
 mod error;
 mod hub;
 mod local;
+mod log;
 mod manage;
 #[cfg(test)]
 mod manage_test;
 mod members;
+mod memory;
 pub mod pack;
 mod pipeline;
 mod read;
@@ -87,7 +103,9 @@ pub use client::{Client, Ends};
 pub use endpoints::{Endpoint, Endpoints};
 pub use error::Error;
 pub use local::{LocalEndpoint, LocalNode, LocalSocket};
-pub use pack::{EventPosition, Pack, PackBuilder, PackError};
+pub use log::Log;
+pub use memory::MemoryLog;
+pub use pack::{Compression, EventPosition, Events, Pack, PackBuilder, PackError, PackOptions};
 pub use pipeline::{AppendOptions, Pipeline, PipelineOptions, Ticket};
 #[doc(hidden)]
 pub use read::Splitter;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::BytesMut;
-use loglog_client::PackBuilder;
+use loglog_client::{Compression, PackBuilder, PackOptions};
 use loglog_core::batch::{Content, Reference};
 use loglog_core::control::{Control, SnapshotContent};
 use loglog_fuzz::base;
@@ -254,11 +254,18 @@ fn log_bytes() {
             reads.put(&format!("entries-{which}-{number}"), &[&[30], &bytes[..]].concat());
         }
     }
-    let mut pack = PackBuilder::new();
-    for event in [&b"first"[..], b"", &[b'x'; 130]] {
-        pack.push(event).expect("small");
+    for (name, compression, checksums) in [
+        ("pack", Compression::None, false),
+        ("pack-checksums", Compression::None, true),
+        ("pack-lz4", Compression::Lz4, false),
+        ("pack-lz4-checksums", Compression::Lz4, true),
+    ] {
+        let mut pack = PackBuilder::with(PackOptions { compression, checksums });
+        for event in [&b"first"[..], b"", &[b'x'; 130]] {
+            pack.push(event).expect("small");
+        }
+        reads.put(name, &[&[30], &pack.finish()[..]].concat());
     }
-    reads.put("pack", &[&[30], &pack.finish()[..]].concat());
     reads.put("pack-empty", &[&[30], &PackBuilder::new().finish()[..]].concat());
 }
 

@@ -15,7 +15,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::testing::model::{Answer, ModelNode};
+use crate::memory::model::{Answer, ModelNode};
 
 /// What may go wrong.
 #[derive(Clone, Copy, Debug, Default)]
@@ -108,7 +108,8 @@ impl World {
             }
             97..98 if self.faults.forgetting && self.chance(30) => {
                 self.say(|| "trim".into());
-                self.node.trim();
+                let end = self.node.committed();
+                self.node.trim(end);
             }
             98..100 if self.faults.expectations => {
                 // As long as our own, so that an end that was expected too early comes to be.

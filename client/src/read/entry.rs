@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use loglog_proto::{Offset, Sequence, Term, WriterId};
 
-use crate::pack::{Events, PackError};
+use crate::pack::{Events, Pack, PackError};
 
 /// A data entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,11 +23,19 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// The events packed into it by a [`PackBuilder`](crate::PackBuilder).
+    /// The events packed into it by a [`PackBuilder`](crate::PackBuilder). Where they have checksums these are checked.
     ///
     /// # Errors
     /// [`PackError`], as where the payload is no pack.
-    pub fn events(&self) -> Result<Events<'_>, PackError> {
-        crate::pack::Pack::events(self.offset, &self.payload)
+    pub fn events(&self) -> Result<Events, PackError> {
+        Pack::events(self.offset, &self.payload)
+    }
+
+    /// The same, but the events' checksums, if there are any, are not looked at.
+    ///
+    /// # Errors
+    /// As [`Entry::events`], though never [`PackError::Checksum`].
+    pub fn events_unchecked(&self) -> Result<Events, PackError> {
+        Pack::events_unchecked(self.offset, &self.payload)
     }
 }

@@ -105,12 +105,12 @@ fn data(whole: &Bytes, entry: EntryRef<'_>) -> Option<Entry> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::log::TestLog;
+    use crate::memory::raw::RawLog;
     use proptest::prelude::*;
 
     #[test]
     fn after_damage_it_begins_again_behind_what_was_whole() {
-        let mut log = TestLog::new(Offset::ZERO);
+        let mut log = RawLog::new(Offset::ZERO);
         for payload in [&b"abc"[..], b"defg", b"hi"] {
             log.data(payload);
         }
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_wrong_byte_is_an_error_and_can_be_left_unseen() {
-        let mut log = TestLog::new(Offset::ZERO);
+        let mut log = RawLog::new(Offset::ZERO);
         log.data(b"abc");
         let mut bytes = log.bytes().to_vec();
         bytes[PREFIX] ^= 1;
@@ -151,7 +151,7 @@ mod tests {
             payloads in proptest::collection::vec((any::<bool>(), proptest::collection::vec(any::<u8>(), 0..100)), 1..12),
             cuts in proptest::collection::vec(1usize..200, 1..40),
         ) {
-            let mut log = TestLog::new(Offset::new(base));
+            let mut log = RawLog::new(Offset::new(base));
             for (is_data, payload) in &payloads {
                 if *is_data { log.data(payload) } else { log.noop() };
             }

@@ -13,8 +13,8 @@ use loglog_proto::response::{MemberAddress, Response, ResponseBody};
 use loglog_proto::{Length, NodeId, Offset, RequestId, WriterId};
 use tokio::sync::{mpsc, watch};
 
-use super::log::TestLog;
-use super::model::{ModelEntry, ModelNode};
+use crate::memory::model::{ModelEntry, ModelNode};
+use crate::memory::raw::RawLog;
 
 /// Whom an answer is for.
 type Whom = (mpsc::UnboundedSender<Response>, RequestId);
@@ -39,7 +39,7 @@ struct Roster {
 
 pub(crate) struct Inner {
     pub(crate) model: ModelNode<Whom>,
-    pub(crate) raw: TestLog,
+    pub(crate) raw: RawLog,
     encoded: usize,
 }
 
@@ -48,7 +48,7 @@ impl FakeLog {
         let mut model = ModelNode::new(memory, 4096);
         model.noop();
         model.commit(1);
-        let inner = Inner { model, raw: TestLog::new(Offset::ZERO), encoded: 0 };
+        let inner = Inner { model, raw: RawLog::new(Offset::ZERO), encoded: 0 };
         let committed = watch::Sender::new(Offset::ZERO);
         let log = Self { inner: Mutex::new(inner), roster: Mutex::default(), committed };
         log.settle();

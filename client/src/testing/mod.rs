@@ -2,6 +2,4 @@
 
 pub(crate) mod cluster;
 pub(crate) mod fake_log;
-pub(crate) mod log;
-pub(crate) mod model;
 pub(crate) mod node;

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::fake_log::FakeLog;
-use super::model::ModelEntry;
+use crate::memory::model::ModelEntry;
 
 /// A running node.
 pub(crate) struct FakeNode {
@@ -173,7 +173,9 @@ impl FakeNode {
 
     /// Everything before the committed end is gone.
     pub(crate) fn trim(&self) {
-        self.shared.log.lock().model.trim();
+        let mut log = self.shared.log.lock();
+        let end = log.model.committed();
+        log.model.trim(end);
     }
 
     /// Clients' entries in the log.

@@ -2,7 +2,8 @@
 //!
 //! Owns:   entries, which of them are committed, answers that wait for a commit.
 //! Keeps:  what is committed stays; an answer is given only once what it rests on is committed.
-//! Never:  copies the server's code: it is written from the rules, so that the two can be held against each other.
+//! Never:  copies the server's code: it is written from the rules, so that the two can be held against each other. It serves the memory log, and
+//!         the nodes that the client is tested with.
 
 use std::collections::HashMap;
 
@@ -58,6 +59,7 @@ impl<T> ModelNode<T> {
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn entries(&self) -> &[ModelEntry] {
         &self.entries
     }
@@ -72,6 +74,7 @@ impl<T> ModelNode<T> {
     }
 
     /// Next byte to be written.
+    #[cfg(test)]
     pub(crate) fn end(&self) -> Offset {
         self.end
     }
@@ -132,6 +135,7 @@ impl<T> ModelNode<T> {
     }
 
     /// Somebody else appends an entry of any length.
+    #[cfg(test)]
     pub(crate) fn append_of_another(&mut self, length: Length) {
         self.write(WriterId::new(u64::MAX), Sequence::new(self.entries.len() as u64), Bytes::new(), length);
     }
@@ -148,6 +152,7 @@ impl<T> ModelNode<T> {
     }
 
     /// Entries not committed.
+    #[cfg(test)]
     pub(crate) fn tail_len(&self) -> usize {
         self.entries.len() - self.committed
     }
@@ -159,12 +164,30 @@ impl<T> ModelNode<T> {
         ready.map(|(whom, _, answer)| (whom, answer)).collect()
     }
 
-    /// Forgets everything before the committed end but the entries themselves.
-    pub(crate) fn trim(&mut self) {
-        self.start = self.committed();
+    /// Forgets every entry before `before`, but for the entries themselves. Returns where the log starts then.
+    pub(crate) fn trim(&mut self, before: Offset) -> Offset {
+        self.start = self.start_if_trimmed(before);
+        self.start
+    }
+
+    /// Where the log would start: where an entry begins, at `before` or before it.
+    pub(crate) fn start_if_trimmed(&self, before: Offset) -> Offset {
+        let entries = &self.entries[..self.committed];
+        let behind = entries.partition_point(|entry| entry.at.end <= before);
+        let start = match behind.checked_sub(1) {
+            Some(last) => entries[last].at.end,
+            None => Offset::ZERO,
+        };
+        start.max(self.start)
+    }
+
+    /// Nobody waits any more for the answers that `who` says.
+    pub(crate) fn forget(&mut self, mut who: impl FnMut(&T) -> bool) {
+        self.waiting.retain(|(whom, ..)| !who(whom));
     }
 
     /// The process dies and comes back: answers are lost, of the uncommitted entries the first `kept` have survived.
+    #[cfg(test)]
     pub(crate) fn crash(&mut self, kept: usize) {
         self.waiting.clear();
         self.entries.truncate(self.committed + kept);
