@@ -69,8 +69,8 @@ pub enum AppendError {
         /// Under what the entry lies in the log if it was written.
         sequence: Sequence,
     },
-    /// The client was stopped.
-    #[error("the client was stopped before an answer came{}", if *may_have_happened { "; the append may have happened" } else { "" })]
+    /// The client was stopped, or its node in the same program was.
+    #[error("the client or its node was stopped before an answer came{}", if *may_have_happened { "; the append may have happened" } else { "" })]
     Closed {
         /// Whether it may have been sent.
         may_have_happened: bool,

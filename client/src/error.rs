@@ -61,6 +61,9 @@ pub enum Error {
         /// What happened.
         why: String,
     },
+    /// The node in this program was stopped, or has given up.
+    #[error("the node in this program has ended: start another in its directory")]
+    Ended,
     /// The answer did not come in time.
     #[error("no answer within {} ms{}: try again, or allow more time", after.as_millis(), because(last))]
     TimedOut {

@@ -114,7 +114,7 @@ async fn open(hub: &Hub, endpoint: Endpoint) -> (Endpoint, Result<Connection, Er
 /// Whether a node that says this means every later try as well.
 fn is_final(error: &Error) -> bool {
     match error {
-        Error::WrongCluster { .. } | Error::Version { .. } => true,
+        Error::WrongCluster { .. } | Error::Version { .. } | Error::Ended => true,
         Error::Refused(refusal) => refusal.code == Code::WrongCluster,
         _ => false,
     }

@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
-use loglog::{Client, Entry, Error, NewMember, Node, NodeBuilder, NodeId, Offset, PipelineOptions, block_on};
+use loglog::{
+    AppendError, Client, Entry, Error, NewMember, Node, NodeBuilder, NodeId, Offset, PipelineOptions,
+    block_on,
+};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::daemon;
@@ -91,7 +94,7 @@ fn a_directory_has_one_node_at_a_time_and_is_free_once_that_has_stopped() {
             // A client that is left over is told, and neither hangs nor panics.
             let error = log.append("too late");
             let error = tokio::time::timeout(DEADLINE, error).await.unwrap().unwrap_err();
-            assert!(!error.may_have_happened(), "{error}");
+            assert_eq!(error, AppendError::Closed { may_have_happened: false });
         }
         let node = builder(dir.path()).start().await.unwrap();
         let found: Vec<_> = entries(&node.log()).await.iter().map(|it| it.offset).collect();

@@ -38,13 +38,14 @@ impl LocalLink {
         cluster: Option<ClusterId>,
     ) -> Result<(Self, Welcome), Error> {
         let endpoint = Endpoint::Local(node.clone());
-        let ended = || Error::Lost { address: endpoint.to_string(), why: "it has ended".to_owned() };
-        let LocalSocket { requests, mut responses } = node.connect().ok_or_else(ended)?;
+        let lost =
+            || Error::Lost { address: endpoint.to_string(), why: "closed during the hello".to_owned() };
+        let LocalSocket { requests, mut responses } = node.connect().ok_or(Error::Ended)?;
         let body = RequestBody::Hello { version: PROTOCOL_VERSION, cluster, credentials: None };
         let hello = Request { id: RequestId::new(HELLO_ID), body };
-        requests.send(vec![hello]).map_err(|_| ended())?;
+        requests.send(vec![hello]).map_err(|_| lost())?;
         let reply = responses.recv().await.and_then(|replies| replies.into_iter().next());
-        let welcome = welcome(reply.ok_or_else(ended)?, &endpoint, cluster)?;
+        let welcome = welcome(reply.ok_or_else(lost)?, &endpoint, cluster)?;
         let waiting = Arc::new(Waiting(Mutex::new(Some(Pending::new(HELLO_ID + 1)))));
         let (alive, life) = unbounded_channel();
         tokio::spawn(receive(responses, Arc::clone(&waiting), life));

@@ -195,6 +195,7 @@ impl Driver {
                 self.silence.end();
                 self.link = Some((id, connection));
             }
+            Err(Error::Ended) => self.state.abandon(self.started.elapsed()),
             Err(error) => self.state.connect_failed(self.started.elapsed(), &error.to_string()),
         }
     }

@@ -153,6 +153,15 @@ impl<T> State<T> {
         self.go_down(now);
     }
 
+    /// There will never be a link again: nobody waits any longer.
+    pub(crate) fn abandon(&mut self, now: Duration) {
+        self.go_down(now);
+        while let Some(front) = self.queue.front() {
+            let may_have_happened = front.loose;
+            self.finish(0, Err(AppendError::Closed { may_have_happened }));
+        }
+    }
+
     /// The link was lost. Every try on it that has no answer is loose from now on.
     pub(crate) fn disconnected(&mut self, now: Duration, link: LinkId) {
         if matches!(self.link, Link::Up { id, .. } if id == link) {
