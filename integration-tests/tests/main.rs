@@ -35,6 +35,7 @@ mod slow_follower;
 mod snapshots;
 mod structure;
 mod syscalls;
+mod unix_socket;
 mod uploads;
 
 use loglog_integration_tests::DaemonOptions;
