@@ -94,7 +94,7 @@ fn serve(
                     end += Length::of(length);
                     ResponseBody::Appended(Appended { offset, end, term: Term::new(1) })
                 }
-                RequestBody::Hello { .. } => ResponseBody::Welcome(welcome(node, members)),
+                RequestBody::Hello { .. } => ResponseBody::Welcome(Box::new(welcome(node, members))),
                 RequestBody::Upload(_) => {
                     uploads.fetch_add(1, Ordering::Relaxed);
                     ResponseBody::Uploaded

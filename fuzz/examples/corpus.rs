@@ -135,7 +135,7 @@ fn responses() {
         Managed { message: "m".into(), members: vec![MemberStatus::default()], ..Managed::default() };
     let status = Status { actors: vec![ActorStatus::default()], leader: Some(3), ..Status::default() };
     let bodies = [
-        ("welcome", ResponseBody::Welcome(welcome)),
+        ("welcome", ResponseBody::Welcome(Box::new(welcome))),
         ("uploaded", ResponseBody::Uploaded),
         ("appended", ResponseBody::Appended(appended)),
         ("data", ResponseBody::Data(data)),

@@ -134,7 +134,7 @@ fn responses() -> Vec<(ResponseBody, &'static str)> {
         (ResponseBody::Refused(conflict), "00000009 97 7f 09 09 c2 c2 a16d 45"),
         (ResponseBody::Refused(not_leader), "0000000b 97 7f 09 08 c3 c2 a0 a3683a31"),
         (
-            ResponseBody::Welcome(welcome()),
+            ResponseBody::Welcome(Box::new(welcome())),
             "000000c5 93 41 09 88 a776657273696f6e 01 a7636c7573746572 ccab a46e6f6465 01 a66c6561646572 c0 \
              a76d656d62657273 91 82 a46e6f6465 01 a761646472657373 a3683a31 \
              a66c696d697473 86 b17061796c6f61645f62797465735f6d6178 01 af6672616d655f62797465735f6d6178 02 \

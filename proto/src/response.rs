@@ -28,7 +28,7 @@ pub struct Response {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ResponseBody {
     /// To a hello.
-    Welcome(Welcome),
+    Welcome(Box<Welcome>),
     /// The payload is here.
     Uploaded,
     /// The entry is committed.
@@ -289,7 +289,9 @@ impl Response {
             return Ok(Self { id, body: ResponseBody::Refused(refusal) });
         }
         let body = match kind ^ kind::REPLY {
-            kind::HELLO => return Ok(Self { id, body: ResponseBody::Welcome(from.map("welcome")?) }),
+            kind::HELLO => {
+                return Ok(Self { id, body: ResponseBody::Welcome(Box::new(from.map("welcome")?)) });
+            }
             kind::STATUS => {
                 return Ok(Self { id, body: ResponseBody::Status(Box::new(from.map("status")?)) });
             }

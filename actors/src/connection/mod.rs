@@ -288,7 +288,7 @@ impl Connection {
         }
         self.is_greeted = true;
         let welcome = self.services.welcome();
-        self.reply(id, ResponseBody::Welcome(welcome));
+        self.reply(id, ResponseBody::Welcome(Box::new(welcome)));
     }
 
     fn inject(&mut self, id: RequestId, actor: &str, how: &str, ctx: &mut Ctx<Self>) {

@@ -93,7 +93,7 @@ pub(super) fn welcome(
 ) -> Result<Welcome, Error> {
     let address = || endpoint.to_string();
     let welcome = match reply.body {
-        ResponseBody::Welcome(welcome) => welcome,
+        ResponseBody::Welcome(welcome) => *welcome,
         ResponseBody::Refused(refusal) if refusal.code == Code::Version => {
             return Err(Error::Version { address: address(), why: refusal.message });
         }

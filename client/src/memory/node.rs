@@ -135,7 +135,7 @@ impl MemoryState {
         }
         let refused = |code, message: &str| ResponseBody::Refused(Refusal::new(code, message));
         Some(match body {
-            RequestBody::Hello { .. } => ResponseBody::Welcome(self.welcome()),
+            RequestBody::Hello { .. } => ResponseBody::Welcome(Box::new(self.welcome())),
             RequestBody::Append(append) => {
                 self.lock().model.append((to.clone(), id), &append);
                 return None;

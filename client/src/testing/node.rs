@@ -325,7 +325,7 @@ fn handle(shared: &Arc<Shared>, number: u64, request: Request, to: &mpsc::Unboun
             Some(cluster) if cluster != inner.behaviour.cluster => {
                 ResponseBody::Refused(Refusal::new(Code::WrongCluster, "another cluster"))
             }
-            _ => ResponseBody::Welcome(shared.welcome(inner.behaviour.cluster, end)),
+            _ => ResponseBody::Welcome(Box::new(shared.welcome(inner.behaviour.cluster, end))),
         },
         RequestBody::Append(append) => {
             if let Some((left, refusal)) = inner.behaviour.refuse.take() {
