@@ -10,6 +10,7 @@
 //! Keeps:  a key or unit that nobody knows is an error; `configs/default.toml` says exactly what the defaults are.
 //! Never:  opens anything but the configuration file.
 
+#[cfg(feature = "cli")]
 mod args;
 mod error;
 mod keys;
@@ -25,6 +26,7 @@ use loglog_proto::{ClusterId, Length, NodeId};
 
 use crate::logging::{LevelSpec, LogFormat};
 
+#[cfg(feature = "cli")]
 pub use args::DaemonArgs;
 pub use error::{ConfigError, Layer};
 pub use layers::{Effective, Sources};

@@ -10,13 +10,15 @@
 
 mod builder;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::{fmt, io};
 
 use loglog_actors::{LocalChannels, LocalPort, NodeError};
 use loglog_client::{Client, ClusterId, LocalEndpoint, LocalNode, LocalSocket, NodeId};
 use slog::{Logger, error};
+use tokio::runtime::{self, Handle};
 use tokio::sync::{oneshot, watch};
 
 pub use builder::NodeBuilder;
@@ -29,6 +31,8 @@ type Ended = Option<Result<(), Arc<NodeError>>>;
 /// A node that serves, in this program. Dropping it stops it as well, and waits for nothing.
 #[must_use = "a node that is dropped stops"]
 pub struct Node {
+    /// One for each runtime that asked.
+    logs: Mutex<HashMap<Option<runtime::Id>, Client>>,
     about: About,
     stop: oneshot::Sender<()>,
     ended: watch::Receiver<Ended>,
@@ -67,18 +71,23 @@ impl Node {
         NodeBuilder::new()
     }
 
-    /// The log, as a client of this node, over no socket: a new one, whose clones share its connection and its pipelines. In a cluster it finds the
-    /// leader as any client does, and reads here.
+    /// The log, as a client of this node, over no socket. In a cluster it finds the leader as any client does, and reads here.
     ///
-    /// Within a tokio runtime the client's tasks run there, for as long as that lives; else on a thread of their own.
+    /// Within a tokio runtime the client's tasks run there, for as long as that lives; else on a thread of their own. Whoever asks from the
+    /// same runtime, or from none, gets clones of one client.
     ///
     /// # Panics
     /// If there is no runtime, and the system gives no thread.
     #[must_use]
     pub fn log(&self) -> Client {
-        let local = LocalEndpoint::new(Port(self.about.local.clone()));
-        let client = Client::builder().cluster(self.about.cluster).local(local);
-        client.expect("a thread for the client's tasks")
+        let runtime = Handle::try_current().ok().map(|runtime| runtime.id());
+        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = logs.entry(runtime).or_insert_with(|| {
+            let local = LocalEndpoint::new(Port(self.about.local.clone()));
+            let client = Client::builder().cluster(self.about.cluster).local(local);
+            client.expect("a thread for the client's tasks")
+        });
+        client.clone()
     }
 
     /// Which node it is.
@@ -149,7 +158,7 @@ async fn spawn(options: loglog_actors::NodeOptions, log: Logger) -> Result<Node,
         Ok(started) => started?,
         Err(_) => return Err(NodeError::Disk("the node's thread panicked at its start".to_owned()).into()),
     };
-    Ok(Node { about, stop, ended })
+    Ok(Node { logs: Mutex::default(), about, stop, ended })
 }
 
 async fn live(
