@@ -28,7 +28,11 @@ use crate::config::ConfigError;
 /// How a node ended; `None` while it runs.
 type Ended = Option<Result<(), Arc<NodeError>>>;
 
-/// A node that serves, in this program. Dropping it stops it as well, and waits for nothing.
+/// A node that serves, in this program. Dropping it stops it as well, and waits for nothing; a program that just ends leaves what was acknowledged on
+/// the disk, as a crash does.
+///
+/// It handles no signals and installs no panic hook. Its actors are restarted when they panic, which takes `panic = "unwind"`, Rust's default: with
+/// `"abort"` such a panic ends the program.
 #[must_use = "a node that is dropped stops"]
 pub struct Node {
     /// One for each runtime that asked.
