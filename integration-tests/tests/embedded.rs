@@ -114,6 +114,8 @@ fn what_it_is_told_wrongly_is_named() {
     assert!(error.contains("node.id"), "{error}");
     let error = start(builder(dir.path()).join("ab1e".parse().unwrap()));
     assert!(error.contains("listen.peer"), "{error}");
+    let error = start(builder(dir.path()).join("ab1e".parse().unwrap()).listen_peers("127.0.0.1:0"));
+    assert!(error.contains("listen.client"), "{error}");
     assert!(!dir.path().join("meta").exists(), "nothing was made");
 }
 

@@ -59,6 +59,20 @@ fn the_command_line_works_over_it_and_what_a_killed_node_left_is_replaced() {
     assert!(!Path::new(&socket).exists());
 }
 
+/// Without a port, over the socket alone; and a daemon that nobody could reach is none.
+#[test]
+fn it_may_be_the_only_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let (options, socket) = with_socket(&dir);
+    let node = options.clone().set("listen.client=").set("listen.peer=").start();
+    assert_eq!(node.address(), format!("unix:{socket}"));
+    assert!(loglog(&[], &socket, &["end"]).status.success());
+    assert_eq!(node.stop().0.code(), Some(0));
+    let (status, said) = options.set("listen.client=").set("listen.unix=").start_refused();
+    assert_eq!(status.code(), Some(2));
+    assert!(said.contains("no client could reach"), "{said}");
+}
+
 /// What is no socket is nobody's to remove.
 #[test]
 fn a_file_in_its_place_is_left_alone() {

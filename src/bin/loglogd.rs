@@ -30,6 +30,11 @@ fn main() -> ExitCode {
         print!("{}", effective.to_toml());
         return ExitCode::SUCCESS;
     }
+    let listen = &effective.config.listen;
+    if listen.client.is_none() && listen.unix.is_none() {
+        complain(&"no client could reach this node: set 'listen.client' or 'listen.unix'");
+        return ExitCode::from(EXIT_USAGE);
+    }
     let logging = Logging::start(effective.config.log.format, &effective.config.log.level);
     let log = logging.logger().clone();
     if let Err(error) = logging.capture_dependencies() {

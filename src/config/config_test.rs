@@ -130,7 +130,9 @@ fn a_bad_value_names_key_value_layer_and_what_is_expected() {
         ("data.accept_loss=yes", "expected true or false"),
         ("data.dir=", "expected the path of a directory"),
         ("listen.client=localhost", "such as 127.0.0.1:19194"),
-        ("listen.client=", "such as 127.0.0.1:19194"),
+        ("listen.client=19194", "or \"\" for nowhere"),
+        ("listen.unix_mode=rw", "octal"),
+        ("listen.unix_mode=1777", "octal"),
         ("listen.admin=localhost", "or \"\" for nowhere"),
         ("cluster.id=xyz", "hex digits"),
         ("cluster.nodes=[1]", "expected a list"),
@@ -162,6 +164,12 @@ fn values_that_cannot_both_be_are_refused() {
     let said = message("", &[], &["listen.peer=127.0.0.1:19194"]);
     assert!(said.contains("'listen.peer'") && said.contains("'listen.client' too"), "{said}");
     assert!(load("", &[], &["listen.peer=127.0.0.1:0", "listen.client=127.0.0.1:0"]).is_ok());
+    // A node alone may be reached by nobody, a member of a cluster must be by all.
+    assert!(load("", &[], &["listen.peer=", "listen.client=", "listen.admin="]).is_ok());
+    for key in ["listen.peer", "listen.client"] {
+        let said = message("", &[], &["cluster.join=true", "cluster.id=1", &format!("{key}=")]);
+        assert!(said.contains(key) && said.contains("must reach"), "{said}");
+    }
     let said =
         message("node.id = 2\ncluster.nodes = [{ id = 1, peer = \"a:1\", client = \"a:2\" }]", &[], &[]);
     assert!(said.contains("none of the ids"), "{said}");

@@ -166,9 +166,14 @@ impl Effective {
                     .to_owned();
             return Err(self.conflict("cluster.join", problem));
         }
-        if (config.cluster.join || nodes.len() > 1) && config.listen.peer.is_none() {
-            let problem = "the other nodes must reach this one: give it an address".to_owned();
-            return Err(self.conflict("listen.peer", problem));
+        if config.cluster.join || nodes.len() > 1 {
+            let must = |who: &str| format!("{who} must reach a member of a cluster: give it an address");
+            if config.listen.peer.is_none() {
+                return Err(self.conflict("listen.peer", must("the other nodes")));
+            }
+            if config.listen.client.is_none() {
+                return Err(self.conflict("listen.client", must("the clients of all nodes")));
+            }
         }
         let listen =
             [("client", config.listen.client), ("peer", config.listen.peer), ("admin", config.listen.admin)];

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use loglog::{AppendError, Client, Node, PipelineOptions, Ticket};
 use loglog_proto::entry::OVERHEAD;
+use loglog_proto::limits::WRITER_SEQUENCES_MAX;
 use rand::RngCore;
 use serde::Serialize;
 
@@ -27,8 +28,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", default_value = "100", value_parser = payload_bytes)]
     payload: usize,
 
-    /// Appends in flight.
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = in_flight)]
+    /// Appends in flight. As many as a writer may have, by default, so that what is measured is the way and not the disk.
+    #[arg(long, value_name = "N", default_value_t = WRITER_SEQUENCES_MAX, value_parser = in_flight)]
     in_flight: usize,
 
     /// How long each way is measured in each round.
