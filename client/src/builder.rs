@@ -5,6 +5,7 @@ use std::time::Duration;
 use loglog_proto::ClusterId;
 
 use crate::client::Client;
+use crate::damage::{Damage, OnDamage};
 use crate::endpoints::{Endpoint, Endpoints};
 use crate::error::Error;
 use crate::hub::{Hub, HubOptions, Route};
@@ -20,6 +21,7 @@ pub struct ClientBuilder {
     request_timeout: Duration,
     refresh: Duration,
     append: PipelineOptions,
+    on_damage: OnDamage,
 }
 
 /// A client that is in use asks its node this often who the members are: often enough that a new one gets uploads while it still
@@ -35,6 +37,7 @@ impl ClientBuilder {
             request_timeout: Duration::from_secs(10),
             refresh: REFRESH,
             append: PipelineOptions::default(),
+            on_damage: OnDamage::default(),
         }
     }
 
@@ -75,6 +78,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Is called for each node that gave bytes that do not hold, when it is known what became of the offer to repair them: beside the reading,
+    /// which goes on with another node's bytes. Unchecked and raw reading notices nothing.
+    pub fn on_damage(mut self, tell: impl Fn(&Damage) + Send + Sync + 'static) -> Self {
+        self.on_damage = OnDamage::new(tell);
+        self
+    }
+
     /// How often the client asks who the members are.
     #[cfg(test)]
     pub(crate) fn refresh(mut self, every: Duration) -> Self {
@@ -103,6 +113,7 @@ impl ClientBuilder {
             request_timeout: self.request_timeout,
             refresh: self.refresh,
             quiet,
+            on_damage: self.on_damage,
         });
         hub.connection(Route::Any).await?;
         Ok(Client::new(hub, self.append))

@@ -98,6 +98,7 @@ fn requests() {
         ("remove", manage(Change::Remove(node(4)))),
         ("replace", manage(Change::Replace(new))),
         ("lead", manage(Change::Lead(node(2)))),
+        ("check", RequestBody::Check { offset: Offset::new(300) }),
     ];
     let mut all = BytesMut::new();
     for (name, body) in bodies {
@@ -133,6 +134,7 @@ fn responses() {
     let data = Data { offset: Offset::new(1), end: Offset::new(3), bytes: b"xy"[..].into() };
     let managed =
         Managed { message: "m".into(), members: vec![MemberStatus::default()], ..Managed::default() };
+    let checked = Checked { verdict: Verdict::Repairing, damaged_at: Some(300), ..Checked::default() };
     let status = Status { actors: vec![ActorStatus::default()], leader: Some(3), ..Status::default() };
     let bodies = [
         ("welcome", ResponseBody::Welcome(welcome)),
@@ -143,6 +145,7 @@ fn responses() {
         ("status", ResponseBody::Status(Box::new(status))),
         ("injected", ResponseBody::Injected),
         ("managed", ResponseBody::Managed(Box::new(managed))),
+        ("checked", ResponseBody::Checked(Box::new(checked))),
         ("conflict", ResponseBody::Refused(Refusal::conflict(Offset::new(1), Offset::new(2)))),
         ("not-leader", ResponseBody::Refused(Refusal::not_leader(Some("h:1".into())))),
         ("busy", ResponseBody::Refused(Refusal::new(Code::Busy, "m"))),
