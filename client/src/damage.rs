@@ -129,8 +129,8 @@ pub(crate) struct Sources {
     is_sure: bool,
     /// Who gave the bytes of the entry that is not whole yet, each node once.
     of_head: Vec<Connection>,
-    /// What did not hold where the reading began, until another node has shown that an entry begins there.
-    held: Vec<(Connection, EntryError)>,
+    /// What did not hold where the reading began, until another node has shown that an entry begins there; and whether its node gave all of it.
+    held: Vec<(Connection, EntryError, bool)>,
     /// Reads since the last entry that was handed out that brought damaged bytes.
     damaged: u32,
     offers: Vec<JoinHandle<()>>,
@@ -176,8 +176,8 @@ impl Sources {
                     self.of_head = vec![connection];
                 }
                 if splitter.at() > self.from {
-                    for (connection, what) in std::mem::take(&mut self.held) {
-                        self.offer(&connection, place(&what), what, true);
+                    for (connection, what, is_sure) in std::mem::take(&mut self.held) {
+                        self.offer(&connection, place(&what), what, is_sure);
                     }
                 }
                 Ok(())
@@ -205,11 +205,12 @@ impl Sources {
         splitter.restart(ready);
         let culprits = std::mem::take(&mut self.of_head);
         let is_begin = place(&what) == self.from && at == self.from;
-        if is_begin && !self.is_sure {
-            self.held.extend(culprits.iter().map(|it| (it.clone(), what.clone())));
-        } else {
-            for culprit in &culprits {
-                self.offer(culprit, place(&what), what.clone(), culprits.len() == 1);
+        let is_sure = culprits.len() == 1;
+        for culprit in &culprits {
+            if is_begin && !self.is_sure {
+                self.held.push((culprit.clone(), what.clone(), is_sure));
+            } else {
+                self.offer(culprit, place(&what), what.clone(), is_sure);
             }
         }
         let error = match is_begin {

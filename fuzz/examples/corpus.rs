@@ -9,6 +9,7 @@ use loglog_client::PackBuilder;
 use loglog_core::batch::{Content, Reference};
 use loglog_core::control::{Control, SnapshotContent};
 use loglog_fuzz::base;
+use loglog_proto::check::{Checked, Verdict};
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::frame::LENGTH;
 use loglog_proto::manage::{Change, Manage, Managed, MemberStatus, NewMember};

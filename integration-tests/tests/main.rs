@@ -14,6 +14,7 @@ mod cluster;
 mod crash;
 mod frozen_disk;
 mod full_disk;
+mod integrity;
 mod life;
 mod limits;
 mod members;
