@@ -86,9 +86,11 @@ impl fmt::Display for Damage {
     }
 }
 
+type Tell = dyn Fn(&Damage) + Send + Sync;
+
 /// Whom to tell of damage.
 #[derive(Clone, Default)]
-pub(crate) struct OnDamage(Option<Arc<dyn Fn(&Damage) + Send + Sync>>);
+pub(crate) struct OnDamage(Option<Arc<Tell>>);
 
 impl OnDamage {
     pub(crate) fn new(tell: impl Fn(&Damage) + Send + Sync + 'static) -> Self {
