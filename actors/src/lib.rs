@@ -29,6 +29,7 @@ pub mod faults;
 mod genesis;
 pub mod guard;
 pub mod histogram;
+mod integrity;
 pub mod listener;
 mod local_port;
 mod manage;

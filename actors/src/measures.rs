@@ -36,6 +36,7 @@ pub struct Measures {
     leader: AtomicU64,
     leader_changes: AtomicU64,
     repairs: AtomicU64,
+    damage_found: AtomicU64,
     history: Mutex<History>,
 }
 
@@ -77,6 +78,7 @@ impl Measures {
             leader: AtomicU64::new(0),
             leader_changes: AtomicU64::new(0),
             repairs: AtomicU64::new(0),
+            damage_found: AtomicU64::new(0),
             history: Mutex::default(),
         }
     }
@@ -109,6 +111,12 @@ impl Measures {
     #[must_use]
     pub fn repairs(&self) -> u64 {
         self.repairs.load(Relaxed)
+    }
+
+    /// Checks that found damage while the node ran.
+    #[must_use]
+    pub fn damage_found(&self) -> u64 {
+        self.damage_found.load(Relaxed)
     }
 
     /// The last seconds, oldest first.
@@ -149,6 +157,10 @@ impl Measures {
 
     pub(crate) fn repaired(&self) {
         self.repairs.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn found_damage(&self) {
+        self.damage_found.fetch_add(1, Relaxed);
     }
 
     /// Ends a second of the history.

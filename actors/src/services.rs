@@ -19,6 +19,7 @@ use loglog_storage::Member;
 use crate::consensus::ConsensusSlot;
 use crate::credits::{Credits, NodeCredits};
 use crate::faults::Faults;
+use crate::integrity::Integrity;
 use crate::measures::Measures;
 use crate::peer::SharedIdentity;
 use crate::peer::traffic::PeerTraffic;
@@ -62,6 +63,8 @@ pub struct Services {
     pub traffic: Arc<PeerTraffic>,
     /// What is counted and timed of the log's work.
     pub measures: Arc<Measures>,
+    /// Who looks where a client says that bytes do not hold.
+    pub(crate) integrity: Arc<Integrity>,
     /// Where data lies.
     pub data_dir: PathBuf,
     /// When the node started.

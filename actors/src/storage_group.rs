@@ -3,6 +3,7 @@
 //! ```text
 //!   start: recovery ─► SegmentWriter, SegmentKeeper, Consensus        generation n
 //!   a member panics: stop all three ─► wait until each is gone ─► recovery ─► generation n + 1
+//!   a check finds damage: stop all three in peace ─► recovery, told where to look                           generation n + 1
 //!   recovery finds damage: the Mender repairs it from other nodes ─► recovery        (alone: the node refuses)
 //! ```
 //!
@@ -17,7 +18,7 @@ use std::time::Duration;
 use actix_rt::{Arbiter, ArbiterHandle};
 use loglog_core::{Consensus as Core, Recovery, Settings, Writers, start};
 use loglog_proto::{ClusterId, Offset};
-use loglog_storage::{DataDir, MetaState, OpenError, OpenOptions, Recovered, ScanError};
+use loglog_storage::{DataDir, Known, Mark, MetaState, OpenError, OpenOptions, Recovered, ScanError};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use slog::{Logger, info, o, warn};
@@ -177,8 +178,17 @@ impl StorageGroup {
         self.stats.set_state(State::Backoff);
     }
 
+    /// What this process knows of its log, for a recovery that is to look for damage at `suspect`. Only after [`StorageGroup::stop`] in
+    /// peace: what a member that failed had under way may be half done, and then the disk knows better.
+    pub(crate) fn known(&self, suspect: Offset) -> Option<Known> {
+        assert!(self.members.is_none(), "what is known no longer changes");
+        let view = &self.parts.view;
+        let committed = Mark { index: view.committed_index(), offset: view.committed() };
+        Some(Known { suspect, committed, durable: view.reader()?.end() })
+    }
+
     /// Recovers the log for the next generation; nothing runs yet.
-    pub(crate) async fn recover(&mut self) -> Result<Opened, RecoveryError> {
+    pub(crate) async fn recover(&mut self, known: Option<Known>) -> Result<Opened, RecoveryError> {
         assert!(self.members.is_none(), "the last generation is gone before recovery begins (S13)");
         self.stats.set_state(State::Starting);
         let (dir, cluster) = (Arc::clone(&self.parts.dir), self.parts.cluster);
@@ -188,7 +198,7 @@ impl StorageGroup {
         let accept_loss = accept_damage && self.generation == 0;
         let opened = tokio::task::spawn_blocking(move || {
             let recovered = dir
-                .open(OpenOptions { cluster, accept_loss, ..OpenOptions::default() })
+                .open(OpenOptions { cluster, accept_loss, known, ..OpenOptions::default() })
                 .map_err(RecoveryError::of)?;
             let (writers, damage) = start::rebuild_writers(&recovered, accept_damage)?;
             Ok::<_, RecoveryError>((recovered, writers, damage))
@@ -211,8 +221,13 @@ impl StorageGroup {
     }
 
     /// What repairs the log from the other nodes, if damage is why a recovery refused and there are others (S10).
-    pub(crate) fn mender(&self, refused: &RecoveryError, identity: &SharedIdentity) -> Option<Mender> {
-        let options = OpenOptions { cluster: self.parts.cluster, ..OpenOptions::default() };
+    pub(crate) fn mender(
+        &self,
+        refused: &RecoveryError,
+        known: Option<Known>,
+        identity: &SharedIdentity,
+    ) -> Option<Mender> {
+        let options = OpenOptions { cluster: self.parts.cluster, known, ..OpenOptions::default() };
         let (dir, measures) = (Arc::clone(&self.parts.dir), Arc::clone(&self.parts.measures));
         Mender::new(dir, options, refused, identity, measures, &self.parts.log)
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use loglog_proto::ClusterId;
 
 use crate::client::Client;
+use crate::damage::{Damage, OnDamage};
 use crate::endpoints::{Endpoint, Endpoints};
 use crate::error::Error;
 use crate::hub::{Hub, HubOptions, Route};
@@ -22,6 +23,7 @@ pub struct ClientBuilder {
     request_timeout: Duration,
     refresh: Duration,
     append: PipelineOptions,
+    on_damage: OnDamage,
 }
 
 /// A client that is in use asks its node this often who the members are: often enough that a new one gets uploads while it still
@@ -37,6 +39,7 @@ impl ClientBuilder {
             request_timeout: Duration::from_secs(10),
             refresh: REFRESH,
             append: PipelineOptions::default(),
+            on_damage: OnDamage::default(),
         }
     }
 
@@ -74,6 +77,13 @@ impl ClientBuilder {
     /// What bounds the pipeline behind [`Client::append`].
     pub fn append_options(mut self, options: PipelineOptions) -> Self {
         self.append = options;
+        self
+    }
+
+    /// Is called for each node that gave bytes that do not hold, when it is known what became of the offer to repair them: beside the reading,
+    /// which goes on with another node's bytes. Unchecked and raw reading notices nothing.
+    pub fn on_damage(mut self, tell: impl Fn(&Damage) + Send + Sync + 'static) -> Self {
+        self.on_damage = OnDamage::new(tell);
         self
     }
 
@@ -120,6 +130,7 @@ impl ClientBuilder {
             connect_timeout: self.connect_timeout,
             request_timeout: self.request_timeout,
             refresh: self.refresh,
+            on_damage: self.on_damage,
             // Silence for two of these ends a connection.
             quiet: (self.request_timeout / 2).max(Duration::from_millis(1)),
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use loglog_proto::entry::EntryError;
 use loglog_proto::error::{Code, Detail, Refusal};
-use loglog_proto::{ClusterId, Offset};
+use loglog_proto::{ClusterId, NodeId, Offset};
 
 /// Why something was not done.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -99,11 +99,12 @@ pub enum Error {
         source: EntryError,
     },
     /// Bytes that follow a whole entry are none.
-    #[error("the bytes this node returned are damaged ({source}): read from another node")]
+    #[error("the bytes that {} returned are damaged ({source}): read from another node", a_node(node))]
     Damaged {
         /// What does not hold.
-        #[from]
         source: EntryError,
+        /// Who returned them, all of the entry's, last.
+        node: Option<NodeId>,
     },
     /// The node refused.
     #[error("{0}")]
@@ -139,6 +140,10 @@ impl Error {
             _ => Self::Refused(refusal),
         }
     }
+}
+
+fn a_node(node: &Option<NodeId>) -> String {
+    node.map_or_else(|| "this node".to_owned(), |node| format!("node {node}"))
 }
 
 pub(crate) fn because(last: &Option<String>) -> String {

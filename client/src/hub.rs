@@ -15,6 +15,7 @@ use loglog_proto::{ClusterId, Offset};
 use tokio::time::{Instant, timeout};
 
 use crate::connection::Connection;
+use crate::damage::{Offers, OnDamage};
 use crate::endpoints::Endpoint;
 use crate::error::Error;
 use crate::members::{Members, leads};
@@ -32,6 +33,7 @@ pub(crate) struct HubOptions {
     /// How often to ask who the members are.
     pub(crate) refresh: Duration,
     pub(crate) quiet: Duration,
+    pub(crate) on_damage: OnDamage,
 }
 
 /// Shared by a client and its pipelines.
@@ -47,6 +49,7 @@ pub(crate) struct Hub {
     end: AtomicU64,
     uploads: Uploads,
     runtime: Runtime,
+    offers: Offers,
 }
 
 /// Which node will do.
@@ -77,6 +80,7 @@ impl Hub {
             end: AtomicU64::new(0),
             uploads: Uploads::new(hub.clone()),
             runtime,
+            offers: Offers::default(),
         })
     }
 
@@ -91,6 +95,10 @@ impl Hub {
 
     pub(crate) fn uploads(&self) -> &Uploads {
         &self.uploads
+    }
+
+    pub(crate) fn offers(&self) -> &Offers {
+        &self.offers
     }
 
     pub(crate) fn members(&self) -> MutexGuard<'_, Members> {
@@ -202,6 +210,15 @@ impl Hub {
         if self.has_choice() {
             self.members().pass_over(connection.endpoint());
             self.reader.clear(connection);
+        }
+    }
+
+    /// The same for whichever connection there is to that node.
+    pub(crate) fn pass_over_node(&self, connection: &Connection) {
+        self.pass_over(connection);
+        let open = self.open(Route::Any);
+        if let Some(same) = open.filter(|open| open.welcome().node == connection.welcome().node) {
+            self.pass_over(&same);
         }
     }
 

@@ -63,6 +63,9 @@
 //! In a cluster any endpoint will do: appends find the leader, follow it when it changes and carry their payloads to every node at once, and
 //! any node serves reads. Members may come and go meanwhile.
 //!
+//! Each entry's CRC is checked when it is read, since nodes check nothing: what one of them has damaged is read from another, the node is told to
+//! repair its copy, and [`ClientBuilder::on_damage`] says which one it was.
+//!
 //! Whatever is lost on the way is sent again under the same writer and sequence, and the log takes each sequence once. The
 //! reasoning stands in the source, at the head of `pipeline/state.rs`; the protocol in `docs/protocol.md`.
 
@@ -77,6 +80,9 @@ mod client_test;
 #[cfg(test)]
 mod cluster_test;
 mod connection;
+mod damage;
+#[cfg(test)]
+mod damage_test;
 mod endpoints;
 mod error;
 mod hub;
@@ -100,6 +106,7 @@ pub use append_error::AppendError;
 pub use block_on::block_on;
 pub use builder::ClientBuilder;
 pub use client::{Client, Ends};
+pub use damage::{Damage, Offer};
 pub use endpoints::{Endpoint, Endpoints};
 pub use error::Error;
 pub use local::{LocalEndpoint, LocalNode, LocalSocket};
@@ -111,6 +118,7 @@ pub use pipeline::{AppendOptions, Pipeline, PipelineOptions, Ticket};
 pub use read::Splitter;
 pub use read::{Entries, EntriesOptions, Entry, Follow, ReadOptions};
 
+pub use loglog_proto::entry::EntryError;
 pub use loglog_proto::error::{Code, Detail, Refusal};
 pub use loglog_proto::manage::{Change, Managed, MemberStatus, NewMember};
 pub use loglog_proto::response::{ActorStatus, Appended, Data, Status, Welcome};

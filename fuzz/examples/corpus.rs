@@ -9,6 +9,7 @@ use loglog_client::{Compression, PackBuilder, PackOptions};
 use loglog_core::batch::{Content, Reference};
 use loglog_core::control::{Control, SnapshotContent};
 use loglog_fuzz::base;
+use loglog_proto::check::{Checked, Verdict};
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::frame::LENGTH;
 use loglog_proto::manage::{Change, Manage, Managed, MemberStatus, NewMember};
@@ -98,6 +99,7 @@ fn requests() {
         ("remove", manage(Change::Remove(node(4)))),
         ("replace", manage(Change::Replace(new))),
         ("lead", manage(Change::Lead(node(2)))),
+        ("check", RequestBody::Check { offset: Offset::new(300) }),
     ];
     let mut all = BytesMut::new();
     for (name, body) in bodies {
@@ -133,6 +135,7 @@ fn responses() {
     let data = Data { offset: Offset::new(1), end: Offset::new(3), bytes: b"xy"[..].into() };
     let managed =
         Managed { message: "m".into(), members: vec![MemberStatus::default()], ..Managed::default() };
+    let checked = Checked { verdict: Verdict::Repairing, damaged_at: Some(300), ..Checked::default() };
     let status = Status { actors: vec![ActorStatus::default()], leader: Some(3), ..Status::default() };
     let bodies = [
         ("welcome", ResponseBody::Welcome(Box::new(welcome))),
@@ -143,6 +146,7 @@ fn responses() {
         ("status", ResponseBody::Status(Box::new(status))),
         ("injected", ResponseBody::Injected),
         ("managed", ResponseBody::Managed(Box::new(managed))),
+        ("checked", ResponseBody::Checked(Box::new(checked))),
         ("conflict", ResponseBody::Refused(Refusal::conflict(Offset::new(1), Offset::new(2)))),
         ("not-leader", ResponseBody::Refused(Refusal::not_leader(Some("h:1".into())))),
         ("busy", ResponseBody::Refused(Refusal::new(Code::Busy, "m"))),

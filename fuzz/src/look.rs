@@ -16,7 +16,7 @@ use rand::SeedableRng as _;
 use crate::base::{DIR, GROUP, batch, batch_len, read_back};
 
 const ACCEPT: OpenOptions =
-    OpenOptions { cluster: None, accept_loss: true, scan_from: None, uncommitted_from: None };
+    OpenOptions { cluster: None, accept_loss: true, scan_from: None, uncommitted_from: None, known: None };
 
 fn lock(sim: &SimVfs) -> DataDir {
     let vfs: Arc<dyn Vfs> = Arc::new(sim.clone());

@@ -106,6 +106,7 @@ const EXPECTED: &[&str] = &[
     "loglog_actor_handled",
     "loglog_torn_bytes",
     "loglog_repairs",
+    "loglog_damage_found",
     "loglog_disk_free_bytes",
     "loglog_log_records_dropped",
     "loglog_build",

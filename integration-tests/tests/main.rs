@@ -16,6 +16,7 @@ mod crash;
 mod embedded;
 mod frozen_disk;
 mod full_disk;
+mod integrity;
 mod life;
 mod limits;
 mod members;

@@ -3,6 +3,7 @@
 //! Owns:   ids, positions, the entry frame, the segment header, messages, limits, error codes.
 //! Never:  does I/O, reads a clock, decides anything.
 
+pub mod check;
 pub mod entry;
 pub mod error;
 pub mod frame;

@@ -3,6 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use proptest::prelude::*;
 
+use crate::check::{Checked, Verdict};
 use crate::error::{Code, Detail, Refusal};
 use crate::frame::{FrameError, split};
 use crate::ids::{ClusterId, NodeId, RequestId, Sequence, WriterId};
@@ -80,6 +81,7 @@ fn requests() -> Vec<(RequestBody, &'static str)> {
             manage(Change::Lead(node(2)), false),
             "00000019 93 08 09 82 a477686174 81 a46c656164 02 a76472795f72756e c2",
         ),
+        (RequestBody::Check { offset: Offset::new(300) }, "00000006 93 09 09 cd012c"),
     ]
 }
 
@@ -119,6 +121,10 @@ fn managed() -> Managed {
     Managed { message: "m".into(), start: 64, membership: 7, members: vec![member] }
 }
 
+fn checked() -> Checked {
+    Checked { verdict: Verdict::Repairing, segment: 64, damaged_at: Some(300), message: "m".into() }
+}
+
 fn responses() -> Vec<(ResponseBody, &'static str)> {
     let appended = Appended { offset: Offset::new(32), end: Offset::new(69), term: Term::new(2) };
     let data = Data { offset: Offset::new(1), end: Offset::new(3), bytes: Bytes::from_static(b"xy") };
@@ -148,6 +154,11 @@ fn responses() -> Vec<(ResponseBody, &'static str)> {
              a76d656d62657273 91 8a a46e6f6465 01 ab696e6361726e6174696f6e a83030303030303062 a4726f6c65 a5766f746572 \
              a56c65616473 c3 a470656572 a3683a32 a6636c69656e74 a3683a31 a6616374697665 c3 \
              a76d617463686564 09 a36c6167 00 aa69735f636f7079696e67 c2",
+        ),
+        (
+            ResponseBody::Checked(Box::new(checked())),
+            "00000037 93 49 09 84 a776657264696374 a9726570616972696e67 a77365676d656e74 40 \
+             aa64616d616765645f6174 cd012c a76d657373616765 a16d",
         ),
     ]
 }
@@ -219,6 +230,18 @@ fn a_manage_may_lack_and_have_more_names() {
 }
 
 #[test]
+fn a_checked_may_lack_and_have_more_names_and_say_a_word_of_a_later_version() {
+    let decode =
+        |bytes: &'static [u8]| Response::decode(&Bytes::from_static(bytes)).map(|response| response.body);
+    let known = Checked { verdict: Verdict::Sound, segment: 5, ..Checked::default() };
+    let bytes = b"\x93\x49\x09\x83\xa7verdict\xa5sound\xa7segment\x05\xa3new\xc3";
+    assert_eq!(decode(bytes), Ok(ResponseBody::Checked(Box::new(known))));
+    let later = b"\x93\x49\x09\x81\xa7verdict\xa5waits";
+    assert_eq!(decode(later), Ok(ResponseBody::Checked(Box::default())));
+    assert!(decode(b"\x93\x49\x09\x81\xa7verdict\x91\xc0").is_err());
+}
+
+#[test]
 fn a_payload_stays_a_slice_of_its_frame() {
     let mut out = BytesMut::new();
     Request { id: ID, body: RequestBody::Append(append()) }.encode(&mut out);
@@ -251,6 +274,9 @@ fn what_is_wrong_is_named() {
         (b"\x93\x08\x09\x81\xa4what\x81\xa4trim\xff", Some(9), "manage: "),
         (b"\x93\x08\x09\x81\xa4what\xa4list\xc0", Some(9), "bytes follow"),
         (b"\x94\x08\x09\x81\xa4what\xa4list\xc0", Some(9), "1 wanted"),
+        (b"\x92\x09\x09", Some(9), "1 wanted"),
+        (b"\x93\x09\x09\xff", Some(9), "offset"),
+        (b"\x93\x09\x09\x01\x01", Some(9), "bytes follow"),
     ];
     for (bytes, id, text) in cases {
         let error = Request::decode(&Bytes::from_static(bytes)).unwrap_err();
@@ -306,7 +332,7 @@ proptest! {
     }
 
     #[test]
-    fn arbitrary_maps_never_panic(kind in prop::sample::select(vec![0x08_u8, 0x41, 0x46, 0x48]),
+    fn arbitrary_maps_never_panic(kind in prop::sample::select(vec![0x08_u8, 0x41, 0x46, 0x48, 0x49]),
                                   bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
         let mut frame = vec![0x93, kind, 9];
         frame.extend(bytes);

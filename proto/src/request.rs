@@ -26,6 +26,7 @@ pub(crate) mod kind {
     pub(crate) const STATUS: u8 = 6;
     pub(crate) const FAULT: u8 = 7;
     pub(crate) const MANAGE: u8 = 8;
+    pub(crate) const CHECK: u8 = 9;
     pub(crate) const REPLY: u8 = 64;
     pub(crate) const REFUSED: u8 = 127;
 }
@@ -73,6 +74,11 @@ pub enum RequestBody {
     },
     /// Manages the log: trims it, changes its members, moves the lead.
     Manage(Box<Manage>),
+    /// Says that the node's bytes at this offset do not hold: it is to look for itself.
+    Check {
+        /// Any byte of the entry.
+        offset: Offset,
+    },
 }
 
 /// A payload ahead of its append.
@@ -210,6 +216,11 @@ impl Request {
                 to.map(&**manage);
                 to.finish();
             }
+            RequestBody::Check { offset } => {
+                let mut to = begin(out, kind::CHECK, 1);
+                to.uint(offset.get());
+                to.finish();
+            }
         }
         &[]
     }
@@ -280,6 +291,10 @@ impl Request {
             }
             kind::MANAGE => {
                 return Ok(Self { id, body: RequestBody::Manage(Box::new(from.map("manage")?)) });
+            }
+            kind::CHECK => {
+                from.expect(1)?;
+                RequestBody::Check { offset: Offset::new(from.uint("offset")?) }
             }
             _ => return Err(from.malformed(format!("unknown kind {kind}"))),
         };

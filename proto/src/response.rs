@@ -8,6 +8,7 @@
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
+use crate::check::Checked;
 use crate::error::{Code, Detail, Refusal};
 use crate::frame::{FrameError, Reader, Writer};
 use crate::ids::{ClusterId, NodeId, RequestId};
@@ -48,6 +49,8 @@ pub enum ResponseBody {
     Injected,
     /// What a [`Manage`](crate::manage::Manage) came to.
     Managed(Box<Managed>),
+    /// What the node found when it looked at its own copy.
+    Checked(Box<Checked>),
     /// Not done, and why.
     Refused(Refusal),
 }
@@ -274,6 +277,11 @@ impl Response {
                 to.map(&**managed);
                 to.finish();
             }
+            ResponseBody::Checked(checked) => {
+                let mut to = begin(out, kind::CHECK, 1);
+                to.map(&**checked);
+                to.finish();
+            }
             ResponseBody::Refused(refusal) => write_refusal(out, self.id, refusal),
         }
     }
@@ -297,6 +305,9 @@ impl Response {
             }
             kind::MANAGE => {
                 return Ok(Self { id, body: ResponseBody::Managed(Box::new(from.map("managed")?)) });
+            }
+            kind::CHECK => {
+                return Ok(Self { id, body: ResponseBody::Checked(Box::new(from.map("checked")?)) });
             }
             kind::UPLOAD => ResponseBody::Uploaded,
             kind::APPEND => {

@@ -89,6 +89,19 @@ pub struct OpenOptions {
     pub scan_from: Option<Offset>,
     /// Cut a log that is damaged exactly here, above the mark: other nodes proved that nothing from here on was ever committed (S10).
     pub uncommitted_from: Option<Offset>,
+    /// What the process knows of this log from a life of it that ended in peace.
+    pub known: Option<Known>,
+}
+
+/// What is known of a log by the process that has just had it open, and found damage in it. All three only make recovery stricter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Something in the segment that holds this offset is damaged: it is read in full, wherever the mark stands.
+    pub suspect: Offset,
+    /// What was handed out as committed: the mark is raised to it, so that damage below it is corruption, never a torn tail (S9).
+    pub committed: Mark,
+    /// What was synced, and may have been counted towards a quorum: a log that ends short of it is damaged, not torn (S9).
+    pub durable: Offset,
 }
 
 /// A directory brought back to life.

@@ -12,6 +12,7 @@
 //! Keeps:  what was reported durable is there after any crash, at its offset, once, with its bytes.
 //! Never:  knows Raft's roles, actors or clients; learns what is committed beyond the mark and a floor.
 
+pub mod check;
 pub mod checkpoint;
 pub mod dir;
 pub mod error;
@@ -32,8 +33,9 @@ pub mod verify;
 pub mod vfs;
 pub mod writer;
 
+pub use check::{DamagedBatch, SegmentCheck};
 pub use checkpoint::{CHECKPOINT_BYTES_MAX, Checkpoint};
-pub use dir::{DataDir, FormError, LockError, OpenOptions, Recovered, RecoveredBatch, RecoveredEntry};
+pub use dir::{DataDir, FormError, Known, LockError, OpenOptions, Recovered, RecoveredBatch, RecoveredEntry};
 pub use error::IoFailure;
 pub use inspect::{InspectedEntry, Item, inspect, inspect_on};
 pub use install::{InstallError, Installer};

@@ -20,7 +20,7 @@ use loglog_proto::{Index, LogId, Offset, Term};
 use crate::error::{IoFailure, Meant, to_usize};
 use crate::scan::{Scanner, Step, position};
 use crate::shared::{Segment, Shared};
-use crate::vfs::{VfsFile, read_exact_at};
+use crate::vfs::{Vfs, VfsFile, read_exact_at};
 
 /// Reads the log.
 #[derive(Clone, Debug)]
@@ -93,6 +93,18 @@ pub enum ScanError {
 impl LogReader {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    pub(crate) fn vfs(&self) -> &dyn Vfs {
+        &*self.shared.vfs
+    }
+
+    /// The segment in which the committed byte at `offset` lies.
+    pub(crate) fn holding(&self, offset: Offset, committed: Offset) -> Result<Segment, ReadError> {
+        match self.find(offset, 1, committed)? {
+            Some((segment, _)) => Ok(segment),
+            None => Err(ReadError::BeyondEnd { end: offset }),
+        }
     }
 
     /// First byte kept.

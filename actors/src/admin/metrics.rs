@@ -89,6 +89,12 @@ impl NodeCollector {
             None,
             measures.repairs(),
         )?;
+        out.counter(
+            "damage_found",
+            "Checks, on a client's word, that found this node's log damaged while it ran.",
+            None,
+            measures.damage_found(),
+        )?;
         out.known("disk_free", "Free bytes for new entries.", BYTES, view.available(), is_known)
     }
 

@@ -31,7 +31,7 @@ use loglog_proto::error::{Code, Refusal};
 use loglog_proto::manage::Manage;
 use loglog_proto::request::{PROTOCOL_VERSION, Request, RequestBody};
 use loglog_proto::response::{Data, Response, ResponseBody};
-use loglog_proto::{ClusterId, RequestId};
+use loglog_proto::{ClusterId, Offset, RequestId};
 use loglog_storage::ReadError;
 use serde_json::{Value, json};
 use slog::{debug, info};
@@ -246,6 +246,10 @@ impl Connection {
                     self.in_flight += 1;
                     self.manage(Ticket::new(&route, id), *manage, ctx);
                 }
+                RequestBody::Check { offset } => {
+                    self.in_flight += 1;
+                    self.check(id, offset, ctx);
+                }
             }
         }
         if !uploads.is_empty() {
@@ -324,6 +328,19 @@ impl Connection {
                 (Ok(_), None) => ticket.answer(loglog_core::Answer::Refused(unavailable())),
                 (Err(refusal), _) => ticket.answer(loglog_core::Answer::Refused(refusal)),
             }
+        }));
+    }
+
+    /// Has the bytes around `offset` looked at, off this thread.
+    fn check(&self, id: RequestId, offset: Offset, ctx: &mut Ctx<Self>) {
+        let checking = Arc::clone(&self.services.integrity).check(offset);
+        ctx.spawn(wrap_future::<_, Self>(checking).map(move |checked, connection, ctx| {
+            connection.in_flight -= 1;
+            match checked {
+                Ok(checked) => connection.reply(id, ResponseBody::Checked(Box::new(checked))),
+                Err(refusal) => connection.refuse(id, refusal),
+            }
+            connection.go_on(ctx);
         }));
     }
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use actix_rt::Arbiter;
 use loglog_core::Role;
-use loglog_storage::{DataDir, InstallError};
+use loglog_storage::{DataDir, InstallError, Known};
 use slog::{Logger, error, info, warn};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
@@ -30,6 +30,7 @@ use crate::admin::Admin;
 use crate::admin::sources::Sources;
 use crate::consensus::{HandOver, InstallFailed};
 use crate::family::{Failure, Family, Verdict};
+use crate::integrity::{Lease, Suspected};
 use crate::listener::{Connections, Listener};
 use crate::local_port::LocalPort;
 use crate::peer::receiver::Received;
@@ -65,9 +66,13 @@ pub struct Node {
     group: StorageGroup,
     dir: Arc<DataDir>,
     installs: UnboundedReceiver<Received>,
+    /// Damage that checks found.
+    suspects: UnboundedReceiver<Suspected>,
     identity: SharedIdentity,
     /// The log is being repaired from other nodes; the storage group is down meanwhile.
     mending: Option<JoinHandle<Result<(), RecoveryError>>>,
+    /// Held while the damage that a check found is mended: no other check begins.
+    lease: Option<Lease>,
     events: UnboundedReceiver<ChildEvent>,
     fatal: UnboundedReceiver<String>,
     family: Family,
@@ -138,10 +143,11 @@ impl Node {
         tokio::select! {
             Some(reason) = self.fatal.recv() => Err(NodeError::Disk(reason)),
             Some(received) = self.installs.recv() => self.install(received).await,
+            Some(suspected) = self.suspects.recv() => self.look_again(suspected).await,
             mended = ended(&mut self.mending) => {
                 self.mending = None;
                 mended?;
-                self.recover().await
+                self.recover(None).await
             }
             Some(event) = self.events.recv() => self.heed(event).await,
         }
@@ -214,7 +220,7 @@ impl Node {
         }
         warn!(self.log, "restarting the storage group through recovery"; "member" => &*cause.actor, "delay" => ?delay);
         actix_rt::time::sleep(delay).await;
-        self.recover().await
+        self.recover(None).await
     }
 
     /// Puts a snapshot in place, between two lives of the storage group (S25).
@@ -251,19 +257,56 @@ impl Node {
                 return Err(NodeError::Disk(format!("putting a snapshot in place broke off: {error}")));
             }
         }
-        self.recover().await
+        self.recover(None).await
+    }
+
+    /// A check found damage in the log that is in use: the storage group goes through recovery, which is told where to look, and the
+    /// others' copy takes the damage's place (S10).
+    ///
+    /// It is no failure: nobody's restarts are counted, and none of them can make the node give up. Ended in peace, the group writes and syncs
+    /// what is queued, and the mark stands at what is committed; so recovery takes nothing that was committed, or synced and perhaps counted
+    /// by a leader, for a torn tail (S9, S1). Appends in flight are answered by their tickets (S28 makes the next try safe), reads go on with
+    /// the files of the life before. The old threads are gone before recovery begins (S13); it rewrites what it keeps above the mark (S8).
+    async fn look_again(&mut self, suspected: Suspected) -> Result<(), NodeError> {
+        let Suspected { offset, generation, lease } = suspected;
+        if self.mending.is_some() || generation != self.services.view.generation() {
+            // It went through recovery since. What that did not mend, the next reader meets again.
+            return Ok(());
+        }
+        // Without others, or with a `meta` that the next life could not read, recovery would refuse where this life serves on.
+        if self.identity.others().is_empty() || self.dir.peek().is_err() {
+            error!(self.log, "the damage stays: recovery would not come back from it"; "offset" => offset.get());
+            return Ok(());
+        }
+        // The others go on at once under a leader whose log is whole (S26 in spirit: a leader that leaves hands over first).
+        self.hand_over().await;
+        warn!(self.log, "the storage group goes through recovery, since the log is damaged: reads go on, this node neither votes nor \
+            leads meanwhile"; "offset" => offset.get());
+        self.group.stop(false).await;
+        // A disk that failed is not to be written again by this process (S2).
+        if let Ok(reason) = self.fatal.try_recv() {
+            return Err(NodeError::Disk(reason));
+        }
+        let known = self.group.known(offset);
+        self.lease = Some(lease);
+        self.recover(known).await?;
+        if self.mending.is_none() {
+            self.services.integrity.was_fruitless();
+        }
+        Ok(())
     }
 
     /// Has the storage group live again; where its log is damaged, once the other nodes have repaired it (S10).
-    async fn recover(&mut self) -> Result<(), NodeError> {
-        let refused = match self.group.recover().await {
+    async fn recover(&mut self, known: Option<Known>) -> Result<(), NodeError> {
+        let refused = match self.group.recover(known).await {
             Ok(_) => {
                 self.group.run();
+                self.lease = None;
                 return Ok(());
             }
             Err(refused) => refused,
         };
-        match self.group.mender(&refused, &self.identity) {
+        match self.group.mender(&refused, known, &self.identity) {
             // On its own, so that the node can be stopped, and goes on serving reads.
             Some(mender) => self.mending = Some(actix_rt::spawn(mender.mend())),
             None => return Err(refused.into()),

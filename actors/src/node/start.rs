@@ -27,6 +27,7 @@ use crate::credits::NodeCredits;
 use crate::faults::Faults;
 use crate::genesis::{self, reached_at};
 use crate::guard::Restart;
+use crate::integrity::Integrity;
 use crate::listener::{self, Connections, Listener};
 use crate::local_port::LocalPort;
 use crate::measures::Measures;
@@ -254,6 +255,14 @@ impl Node {
             actix_rt::time::sleep(Duration::from_millis(1)).await;
         }
 
+        let (found, suspects) = unbounded_channel();
+        let integrity = Arc::new(Integrity::new(
+            Arc::clone(&view),
+            Arc::clone(&identity),
+            Arc::clone(&measures),
+            found,
+            log.clone(),
+        ));
         let services = Arc::new(Services {
             identity,
             client_address: here.map(|(_, client)| client),
@@ -271,6 +280,7 @@ impl Node {
             waiting_reads,
             traffic: Arc::clone(&traffic),
             measures,
+            integrity,
             data_dir: options.data_dir.clone(),
             began,
             version: options.version,
@@ -299,8 +309,10 @@ impl Node {
             group,
             dir,
             installs,
+            suspects,
             identity: Arc::clone(peers.identity()),
             mending: None,
+            lease: None,
             events,
             fatal,
             family: tree::family(rng),
@@ -349,9 +361,9 @@ async fn form(
 /// Recovers the log; where it is damaged, once the other nodes have repaired it (S10).
 async fn open(group: &mut StorageGroup, identity: &SharedIdentity) -> Result<Opened, NodeError> {
     loop {
-        match group.recover().await {
+        match group.recover(None).await {
             Ok(opened) => return Ok(opened),
-            Err(refused) => match group.mender(&refused, identity) {
+            Err(refused) => match group.mender(&refused, None, identity) {
                 Some(mender) => mender.mend().await?,
                 None => return Err(refused.into()),
             },

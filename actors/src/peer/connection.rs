@@ -14,7 +14,8 @@ use loglog_proto::RaftId;
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::frame::split;
 use loglog_proto::peer::{
-    Copy, Locate, PEER_FRAME_BYTES_MAX, PEER_HELLO_BYTES_MAX, PeerHello, PeerMessage, RaftMessage, Seek,
+    Copy, Locate, PEER_FRAME_BYTES_MAX, PEER_HELLO_BYTES_MAX, PeerAccepted, PeerHello, PeerMessage,
+    RaftMessage, Seek,
 };
 use loglog_storage::Member;
 use serde_json::json;
@@ -182,11 +183,16 @@ impl PeerConnection {
             self.links.introduce(&member, membership);
         }
         let generation = self.view.generation();
-        let status = self.view.consensus();
-        let status = status.ok_or_else(|| Refusal::new(Code::Unavailable, "the log is being recovered"))?;
+        let accepted = match (self.view.consensus(), self.view.reader()) {
+            (Some(status), _) => status.accepted,
+            // He too is being repaired, so this is no link, and he only wants to copy. What our last life held we can give, checked (S34):
+            // else two that are damaged at different places would wait for each other for ever (S10).
+            (None, Some(reader)) if life == 0 => PeerAccepted { life: 0, last: reader.last() },
+            (None, _) => return Err(Refusal::new(Code::Unavailable, "the log is being recovered")),
+        };
         self.peer = Some(Peer { id: from, life, generation });
         self.is_known.store(true, Ordering::Relaxed);
-        self.answer(PeerMessage::Accepted(status.accepted), false, ctx);
+        self.answer(PeerMessage::Accepted(accepted), false, ctx);
         Ok(())
     }
 

@@ -14,10 +14,11 @@ use loglog_proto::response::Data;
 use loglog_proto::{Length, Offset};
 use tokio::task::JoinHandle;
 
-use super::follow::DAMAGED_READS;
 use super::splitter::Splitter;
 use super::{Entry, ReadOptions};
 use crate::client::Client;
+use crate::connection::Connection;
+use crate::damage::Sources;
 use crate::error::Error;
 
 /// How entries are read.
@@ -80,14 +81,14 @@ struct Reading {
 }
 
 struct Place {
-    from: Offset,
     to: Offset,
     splitter: Splitter,
+    sources: Sources,
     ahead: Option<Ahead>,
 }
 
 /// A read on its way, given up when dropped.
-struct Ahead(JoinHandle<Result<Data, Error>>);
+struct Ahead(JoinHandle<Result<(Data, Connection), Error>>);
 
 impl Drop for Ahead {
     fn drop(&mut self) {
@@ -97,28 +98,37 @@ impl Drop for Ahead {
 
 impl Reading {
     async fn next(mut self) -> Result<Option<(Entry, Self)>, Error> {
-        if self.at.is_none() {
-            self.at = Some(self.begin().await?);
+        let mut place = match self.at.take() {
+            Some(place) => place,
+            None => self.begin().await?,
+        };
+        match self.step(&mut place).await {
+            Ok(Some(entry)) => {
+                self.at = Some(place);
+                Ok(Some((entry, self)))
+            }
+            end => {
+                place.sources.settled().await;
+                end.map(|_| None)
+            }
         }
-        let Some(mut place) = self.at.take() else { return Ok(None) };
-        let mut damaged = 0;
+    }
+
+    async fn step(&mut self, place: &mut Place) -> Result<Option<Entry>, Error> {
+        place.sources.reset();
         loop {
             if let Some(entry) = self.ready.pop_front() {
-                if entry.offset >= place.to {
-                    return Ok(None);
-                }
-                self.at = Some(place);
-                return Ok(Some((entry, self)));
+                return Ok((entry.offset < place.to).then_some(entry));
             }
             if place.splitter.at() >= place.to {
                 return Ok(None);
             }
             let wanted = place.splitter.wanted();
-            let data = match place.ahead.take() {
+            let (data, connection) = match place.ahead.take() {
                 Some(mut ahead) => (&mut ahead.0).await.unwrap_or_else(|stopped| {
                     Err(Error::Lost { address: "the client's own task".to_owned(), why: stopped.to_string() })
                 })?,
-                None => self.client.read_with(self.options.read(wanted)).await?,
+                None => self.client.read_from(self.options.read(wanted)).await?,
             };
             if data.bytes.is_empty() {
                 // Beyond the committed end, if the node does not lag: from now on the client knows where that is.
@@ -131,23 +141,19 @@ impl Reading {
                 }
                 // An entry ends where the log does: what began here is none.
                 let (at, found) = (place.splitter.at(), (wanted - place.splitter.at()).as_usize());
-                return Err(not_whole(place.from, at, EntryError::Short { at, needed: found + 1, found }));
+                let short = EntryError::Short { at, needed: found + 1, found };
+                place.sources.met(&mut place.splitter, &self.ready, short)?;
+                continue;
             }
             let next = wanted + Length::of(data.bytes.len());
             if next < place.to {
                 let (client, read) = (self.client.clone(), self.options.read(next));
-                place.ahead = Some(Ahead(tokio::spawn(async move { client.read_with(read).await })));
+                place.ahead = Some(Ahead(tokio::spawn(async move { client.read_from(read).await })));
             }
-            let (from, at) = (place.from, place.splitter.at());
-            if let Err(source) = place.splitter.feed(data.bytes, &mut self.ready) {
-                damaged += 1;
-                if damaged > DAMAGED_READS || !self.client.hub().has_choice() {
-                    return Err(not_whole(from, at, source));
-                }
-                // Another node may have the right bytes.
-                place.splitter.restart(&self.ready);
+            place.sources.feed(&mut place.splitter, (data, connection), &mut self.ready)?;
+            if place.splitter.wanted() != next {
+                // What was read ahead does not follow: another node is asked first.
                 place.ahead = None;
-                self.client.hub().read_elsewhere();
             }
         }
     }
@@ -160,28 +166,15 @@ impl Reading {
                 (from.unwrap_or(ends.start), to.unwrap_or(ends.end))
             }
         };
-        Ok(Place { from, to, splitter: Splitter::new(from, self.options.checked), ahead: None })
+        let sources = Sources::new(self.client.hub(), from);
+        let sources = if self.from.is_none() { sources.at_start() } else { sources };
+        Ok(Place { to, splitter: Splitter::new(from, self.options.checked), sources, ahead: None })
     }
 }
 
 impl EntriesOptions {
     const fn read(self, offset: Offset) -> ReadOptions {
         ReadOptions { limit: self.chunk, ..ReadOptions::at(offset) }
-    }
-}
-
-/// What does not hold of bytes after reading began at `from`; everything before `at` was whole.
-pub(super) fn not_whole(from: Offset, at: Offset, source: EntryError) -> Error {
-    let place = match &source {
-        EntryError::Short { at, .. }
-        | EntryError::Kind { at, .. }
-        | EntryError::LengthMismatch { at, .. }
-        | EntryError::Crc { at, .. } => *at,
-    };
-    if place == from && at == from {
-        Error::NotAnEntry { offset: from, source }
-    } else {
-        Error::Damaged { source }
     }
 }
 

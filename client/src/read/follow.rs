@@ -12,11 +12,11 @@ use futures_util::stream::{BoxStream, Stream, StreamExt, try_unfold};
 use loglog_proto::Offset;
 use tokio::time::sleep;
 
-use super::entries::not_whole;
 use super::splitter::Splitter;
 use super::{EntriesOptions, Entry, ReadOptions};
 use crate::backoff;
 use crate::client::Client;
+use crate::damage::Sources;
 use crate::error::Error;
 
 /// So long one read waits for more. Short of what a node allows, so that a dead one is noticed.
@@ -25,9 +25,6 @@ const WAIT: Duration = Duration::from_secs(20);
 const WAIT_WITH_CHOICE: Duration = Duration::from_secs(2);
 /// After so many reads in a row that brought nothing another node is asked: this one may be cut off and not know it.
 const EMPTY_READS: u32 = 5;
-
-/// So many reads in a row may bring damaged bytes, each from another node than the one before.
-pub(super) const DAMAGED_READS: u32 = 5;
 
 /// Data entries as they are committed. It outlives connections, and ends only with an error that no retry would cure, as
 /// [`Error::Trimmed`].
@@ -43,8 +40,8 @@ impl Client {
     /// The same with options.
     pub fn follow_with(&self, from: Offset, options: EntriesOptions) -> Follow {
         let splitter = Splitter::new(from, options.checked);
-        let following =
-            Following { client: self.clone(), options, from, splitter, ready: VecDeque::new(), began: false };
+        let (sources, ready) = (Sources::new(self.hub(), from), VecDeque::new());
+        let following = Following { client: self.clone(), options, splitter, sources, ready, began: false };
         let runtime = self.hub().runtime().clone();
         let next = move |following: Following| {
             let runtime = runtime.clone();
@@ -57,8 +54,8 @@ impl Client {
 struct Following {
     client: Client,
     options: EntriesOptions,
-    from: Offset,
     splitter: Splitter,
+    sources: Sources,
     ready: VecDeque<Entry>,
     /// Whether a node has answered a read: from then on a node whose end lies before our place only lags.
     began: bool,
@@ -66,33 +63,39 @@ struct Following {
 
 impl Following {
     async fn next(mut self) -> Result<Option<(Entry, Self)>, Error> {
-        let (mut failures, mut empty, mut damaged) = (0, 0, 0);
+        match self.step().await {
+            Ok(entry) => Ok(Some((entry, self))),
+            Err(error) => {
+                self.sources.settled().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<Entry, Error> {
+        let (mut failures, mut empty) = (0, 0);
+        self.sources.reset();
         loop {
             if let Some(entry) = self.ready.pop_front() {
-                return Ok(Some((entry, self)));
+                return Ok(entry);
             }
             let wanted = self.splitter.wanted();
             let min_end = self.began.then_some(wanted);
             let wait = if self.client.hub().has_choice() { WAIT_WITH_CHOICE } else { WAIT };
             let limit = self.options.chunk;
-            match self.client.read_with(ReadOptions { offset: wanted, limit, wait, min_end }).await {
-                Ok(data) => {
+            match self.client.read_from(ReadOptions { offset: wanted, limit, wait, min_end }).await {
+                Ok((data, connection)) => {
                     (self.began, failures) = (true, 0);
                     empty = if data.bytes.is_empty() { empty + 1 } else { 0 };
                     if empty >= EMPTY_READS {
                         empty = 0;
                         self.client.hub().read_elsewhere();
                         // A log ends with a whole entry: one that has begun here has a damaged length.
+                        self.sources.doubt(&self.splitter);
                         self.splitter.restart(&self.ready);
                     }
-                    let at = self.splitter.at();
-                    if let Err(source) = self.splitter.feed(data.bytes, &mut self.ready) {
-                        damaged += 1;
-                        if damaged > DAMAGED_READS || !self.client.hub().has_choice() {
-                            return Err(not_whole(self.from, at, source));
-                        }
-                        self.splitter.restart(&self.ready);
-                        self.client.hub().read_elsewhere();
+                    if !data.bytes.is_empty() {
+                        self.sources.feed(&mut self.splitter, (data, connection), &mut self.ready)?;
                     }
                 }
                 Err(error)

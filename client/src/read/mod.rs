@@ -23,6 +23,7 @@ pub use follow::Follow;
 pub use splitter::Splitter;
 
 use crate::client::Client;
+use crate::connection::Connection;
 use crate::error::Error;
 use crate::hub::Route;
 
@@ -64,6 +65,11 @@ impl Client {
     /// # Errors
     /// As [`Client::read`].
     pub async fn read_with(&self, options: ReadOptions) -> Result<Data, Error> {
+        Ok(self.read_from(options).await?.0)
+    }
+
+    /// The same, with the connection over which the bytes came: whose they are.
+    pub(crate) async fn read_from(&self, options: ReadOptions) -> Result<(Data, Connection), Error> {
         match self.read_once(options).await {
             // A node that lags does not know what it has not got; the leader does.
             Err(error @ Error::BeyondEnd { .. }) if self.hub().has_choice() => match self.end(true).await {
@@ -74,7 +80,7 @@ impl Client {
         }
     }
 
-    async fn read_once(&self, options: ReadOptions) -> Result<Data, Error> {
+    async fn read_once(&self, options: ReadOptions) -> Result<(Data, Connection), Error> {
         let (min_end, wait) = session(options, self.hub().end());
         let body = RequestBody::Read(Read {
             offset: options.offset,
@@ -89,7 +95,7 @@ impl Client {
         match &answer.body {
             ResponseBody::Data(data) if data.offset == options.offset => {
                 self.hub().heard_end(data.end);
-                Ok(data.clone())
+                Ok((data.clone(), answer.connection().clone()))
             }
             _ => Err(answer.unexpected()),
         }

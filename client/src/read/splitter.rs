@@ -69,7 +69,7 @@ impl Splitter {
     }
 
     /// Bytes were damaged: begins again behind the last entry that was whole, which is the last of `out`, if that is not empty.
-    pub(super) fn restart(&mut self, out: &VecDeque<Entry>) {
+    pub(crate) fn restart(&mut self, out: &VecDeque<Entry>) {
         self.at = out.back().map_or(self.at, |entry| entry.end.max(self.at));
         self.head.clear();
     }

@@ -8,6 +8,8 @@ use loglog_proto::{Length, Offset, walk};
 
 use super::ReadOptions;
 use crate::client::{Client, Ends};
+use crate::connection::Connection;
+use crate::damage::{Sources, note};
 use crate::error::Error;
 
 /// Bytes asked for at once.
@@ -28,23 +30,39 @@ impl Client {
     /// # Errors
     /// As [`Client::tail_start`].
     pub async fn tail_start_before(&self, ends: Ends, count: u64) -> Result<Offset, Error> {
+        let walking = async {
+            let mut sources = Sources::new(self.hub(), ends.end);
+            let start = self.walk_back(ends, count, &mut sources).await;
+            sources.settled().await;
+            start
+        };
+        self.hub().runtime().within(walking).await
+    }
+
+    async fn walk_back(&self, ends: Ends, count: u64, sources: &mut Sources) -> Result<Offset, Error> {
         let (mut at, mut left) = (ends.end, count);
-        // Bytes that end at `at`.
-        let mut bytes = Bytes::new();
+        // Bytes that end at `at`, and who gave them.
+        let (mut bytes, mut from) = (Bytes::new(), Vec::new());
         while left > 0 && at > ends.start {
-            let Some(entry) = walk::last_entry(at, &bytes)? else {
+            let last = match walk::last_entry(at, &bytes) {
+                Ok(last) => last,
+                Err(what) => {
+                    sources.met_before(at, &from, what)?;
+                    bytes = Bytes::new();
+                    continue;
+                }
+            };
+            let Some(entry) = last else {
                 let needed = bytes.last_chunk::<SUFFIX>().and_then(len_from_suffix).unwrap_or_default();
                 let begin = at.saturating_back(needed.max(CHUNK)).max(ends.start);
                 if begin + Length::of(bytes.len()) == at {
                     // There are no more bytes, yet the entry is not whole.
-                    return Err(EntryError::Short {
-                        at: begin,
-                        needed: needed.as_usize(),
-                        found: bytes.len(),
-                    }
-                    .into());
+                    let what = EntryError::Short { at: begin, needed: needed.as_usize(), found: bytes.len() };
+                    sources.met_before(at, &from, what)?;
+                    bytes = Bytes::new();
+                    continue;
                 }
-                bytes = match self.read_between(begin, at).await {
+                (bytes, from) = match self.read_between(begin, at).await {
                     // What is gone cannot be among the last.
                     Err(Error::Trimmed { start, .. }) if start <= at => {
                         let ends = Ends { start, end: at };
@@ -56,6 +74,7 @@ impl Client {
                 continue;
             };
             at = entry.offset;
+            sources.reset();
             left -= u64::from(entry.prefix.kind == Kind::Data);
             let kept = bytes.len() - entry.len().as_usize();
             bytes.truncate(kept);
@@ -63,21 +82,22 @@ impl Client {
         Ok(at)
     }
 
-    async fn read_between(&self, from: Offset, to: Offset) -> Result<Bytes, Error> {
-        let mut bytes = BytesMut::new();
+    async fn read_between(&self, from: Offset, to: Offset) -> Result<(Bytes, Vec<Connection>), Error> {
+        let (mut bytes, mut given_by) = (BytesMut::new(), Vec::new());
         let mut at = from;
         while at < to {
             let read = ReadOptions { limit: to - at, min_end: Some(to), ..ReadOptions::at(at) };
-            let data = self.read_with(read).await?;
+            let (data, connection) = self.read_from(read).await?;
+            note(&mut given_by, &connection);
             if data.bytes.is_empty() {
                 return Err(Error::BeyondEnd { offset: to, end: data.end });
             }
             at += Length::of(data.bytes.len());
             if bytes.is_empty() && at == to {
-                return Ok(data.bytes);
+                return Ok((data.bytes, given_by));
             }
             bytes.extend_from_slice(&data.bytes);
         }
-        Ok(bytes.freeze())
+        Ok((bytes.freeze(), given_by))
     }
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use loglog_proto::check::Checked;
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::limits::FRAME_BYTES_MAX;
 use loglog_proto::request::{PROTOCOL_VERSION, Read, Request, RequestBody, Upload};
@@ -46,6 +47,10 @@ pub(crate) struct Behaviour {
     pub(crate) deaf: bool,
     /// The most one read returns.
     pub(crate) read_bytes_max: usize,
+    /// Gives the byte at this offset wrong.
+    pub(crate) damaged_at: Option<Offset>,
+    /// What it answers when it is told so.
+    pub(crate) checked: Result<Checked, Refusal>,
     /// How long it remembers writers.
     pub(crate) memory: Length,
 }
@@ -64,6 +69,7 @@ struct Inner {
     connections: HashMap<u64, (mpsc::UnboundedSender<Response>, JoinHandle<()>)>,
     accepted: u64,
     uploads: Vec<Upload>,
+    checks: Vec<Offset>,
 }
 
 impl Default for Behaviour {
@@ -76,6 +82,8 @@ impl Default for Behaviour {
             silent: false,
             deaf: false,
             read_bytes_max: 4 << 20,
+            damaged_at: None,
+            checked: Err(Refusal::new(Code::BadRequest, "unknown kind 9")),
             memory: Length::new(256 << 20),
         }
     }
@@ -96,7 +104,14 @@ impl FakeNode {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let connections = HashMap::new();
-        let inner = Inner { behaviour, requests: 0, connections, accepted: 0, uploads: Vec::new() };
+        let inner = Inner {
+            behaviour,
+            requests: 0,
+            connections,
+            accepted: 0,
+            uploads: Vec::new(),
+            checks: Vec::new(),
+        };
         log.join(MemberAddress { node, address: address.clone() });
         let shared =
             Arc::new(Shared { inner: Mutex::new(inner), log, node, lags_at: AtomicU64::new(u64::MAX) });
@@ -166,6 +181,11 @@ impl FakeNode {
         self.shared.lock().uploads.clone()
     }
 
+    /// Where it was told that its bytes do not hold.
+    pub(crate) fn checks(&self) -> Vec<Offset> {
+        self.shared.lock().checks.clone()
+    }
+
     /// Appends taken and not committed.
     pub(crate) fn tail_len(&self) -> usize {
         self.shared.log.lock().model.tail_len()
@@ -210,7 +230,10 @@ impl Shared {
         let enough = |end: &Offset| self.visible(*end) > read.offset && reached(self.visible(*end));
         let _ = tokio::time::timeout_at(deadline, committed.wait_for(enough)).await;
         let end = self.visible(self.log.end());
-        let limit = usize::try_from(read.limit).unwrap().min(self.lock().behaviour.read_bytes_max);
+        let (limit, damaged_at) = {
+            let behaviour = &self.lock().behaviour;
+            (usize::try_from(read.limit).unwrap().min(behaviour.read_bytes_max), behaviour.damaged_at)
+        };
         let log = self.log.lock();
         let start = log.model.start();
         if read.offset < start {
@@ -223,7 +246,14 @@ impl Shared {
             return ResponseBody::Refused(Refusal::beyond_end(read.offset, end));
         }
         let from = (read.offset - Offset::ZERO).as_usize();
-        let bytes = log.raw.slice(from, limit.min((end - read.offset).as_usize()));
+        let mut bytes = log.raw.slice(from, limit.min((end - read.offset).as_usize()));
+        if let Some(at) = damaged_at.filter(|at| *at >= read.offset).map(|at| (at - read.offset).as_usize())
+            && at < bytes.len()
+        {
+            let mut wrong = bytes.to_vec();
+            wrong[at] ^= 4;
+            bytes = wrong.into();
+        }
         ResponseBody::Data(Data { offset: read.offset, end, bytes })
     }
 
@@ -355,6 +385,13 @@ fn handle(shared: &Arc<Shared>, number: u64, request: Request, to: &mpsc::Unboun
             ResponseBody::Uploaded
         }
         RequestBody::Manage(manage) => shared.log.manage(shared.node, &manage),
+        RequestBody::Check { offset } => {
+            inner.checks.push(offset);
+            match &inner.behaviour.checked {
+                Ok(checked) => ResponseBody::Checked(Box::new(checked.clone())),
+                Err(refusal) => ResponseBody::Refused(refusal.clone()),
+            }
+        }
         RequestBody::Fault { .. } => ResponseBody::Refused(Refusal::new(Code::Forbidden, "set debug.faults")),
     };
     let _ = to.send(Response { id, body });

@@ -50,7 +50,9 @@ impl Endpoints {
 
     /// A client that knows the nodes.
     pub(crate) async fn connect(&self) -> Outcome<Client> {
-        let client = Client::connect(&self.endpoints).await;
+        // The reading goes on, or ends with an error of its own: this says which node somebody should look after.
+        let builder = Client::builder().on_damage(|damage| eprintln!("loglog: {damage}"));
+        let client = builder.endpoints(&self.endpoints).connect().await;
         client.map_err(|error| match stop(&error) {
             Stop::Failure(Exit::Unavailable, message) => Stop::new(
                 Exit::Unavailable,

@@ -90,7 +90,7 @@ pub(crate) fn open(
     // Renames and unlinks of the last life may not have reached the disk.
     vfs.sync_dir(dir).meant("sync", dir)?;
     let install_finished = install::finish(&*vfs, dir, &mut meta)?;
-    raise_mark(&mut meta)?;
+    raise_mark(&mut meta, &options)?;
     let report = RecoveryReport {
         meta_slots_invalid: findings.slots_invalid,
         mark_pages_invalid: findings.marks_invalid,
@@ -142,11 +142,14 @@ pub(crate) fn open(
     })
 }
 
-/// What was trimmed was committed: a mark behind the start (its page was lost, the slot was not) is raised to it.
-fn raise_mark(meta: &mut Meta) -> Result<(), OpenError> {
+/// What was trimmed was committed: a mark behind the start (its page was lost, the slot was not) is raised to it. So it is to what the
+/// process itself has handed out as committed, which it had synced before.
+fn raise_mark(meta: &mut Meta, options: &OpenOptions) -> Result<(), OpenError> {
     let implied = meta.state().start.mark();
-    if meta.mark().index < implied.index {
-        meta.save_mark(implied).and_then(|()| meta.sync()).map_err(meta_failure)?;
+    for mark in [Some(implied), options.known.map(|known| known.committed)].into_iter().flatten() {
+        if meta.mark().index < mark.index {
+            meta.save_mark(mark).and_then(|()| meta.sync()).map_err(meta_failure)?;
+        }
     }
     Ok(())
 }
@@ -158,6 +161,17 @@ pub(crate) fn meta_failure(error: MetaError) -> OpenError {
             OpenError::Meta { path: PathBuf::from(names::META), at: 0, detail: error.to_string() }
         }
     }
+}
+
+/// What these segments come to, the last of which ends where the walker stands.
+fn kept(segments: Vec<Found>, walker: Walker, meta: &Meta) -> Kept {
+    let start = meta.state().start;
+    let last = LogId {
+        term: segments.last().map_or(start.previous_term, |segment| segment.header.term),
+        index: walker.next.previous(),
+    };
+    let end = segments.last().map_or(start.offset, |segment| segment.end);
+    Kept { segments, last, end, walker }
 }
 
 fn reopen(vfs: &dyn Vfs, last: &Found) -> Result<Active, IoFailure> {
@@ -203,6 +217,13 @@ impl Recovery<'_> {
             }
             None => from,
         };
+        if let Some(known) = &self.options.known
+            && let Some(at) = segments.iter().rposition(|it| it.header.base_offset <= known.suspect)
+            && at < from
+            && let Some((kept, damage)) = self.walk_suspect(at, chain, meta)?
+        {
+            return Ok((kept, Some(damage)));
+        }
         let (mut from, mut is_vouched_for) = (from, false);
         loop {
             let (kept, damage) = self.walk_from(from, chain, meta)?;
@@ -222,6 +243,22 @@ impl Recovery<'_> {
         }
     }
 
+    /// Reads every entry of one segment below the mark. If it is whole, that says nothing of those around it.
+    fn walk_suspect(
+        &mut self,
+        at: usize,
+        chain: &Chain,
+        meta: &Meta,
+    ) -> Result<Option<(Kept, Damage)>, OpenError> {
+        let mut segments = chain.kept[..=at].to_vec();
+        let mut walker = Walker::new(self.mark, segments[at].header.base_index);
+        let Some(damage) = self.walk_segment(&mut walker, &mut segments[at], false)? else { return Ok(None) };
+        if segments[at].end == segments[at].header.base_offset {
+            segments.truncate(at);
+        }
+        Ok(Some((kept(segments, walker, meta), damage)))
+    }
+
     /// Reads every entry of the segments from `from` on.
     fn walk_from(
         &mut self,
@@ -229,7 +266,6 @@ impl Recovery<'_> {
         chain: &Chain,
         meta: &Meta,
     ) -> Result<(Kept, Option<Damage>), OpenError> {
-        let start = meta.state().start;
         let mut segments = chain.kept.clone();
         let mut damage = chain.broken.as_ref().map(|broken| Damage {
             path: broken.path.clone(),
@@ -237,7 +273,7 @@ impl Recovery<'_> {
             batch: None,
             detail: broken.detail.clone(),
         });
-        let first = segments.get(from).map_or(start.index, |segment| segment.header.base_index);
+        let first = segments.get(from).map_or(meta.state().start.index, |segment| segment.header.base_index);
         let mut walker = Walker::new(self.mark, first);
         for at in from..segments.len() {
             let segment = &mut segments[at];
@@ -260,23 +296,21 @@ impl Recovery<'_> {
                 self.remove_empty(&empty)?;
             }
         }
-        let last = LogId {
-            term: segments.last().map_or(start.previous_term, |segment| segment.header.term),
-            index: walker.next.previous(),
-        };
-        let end = segments.last().map_or(start.offset, |segment| segment.end);
-        if damage.is_none() && (end < self.mark.offset || last.index < self.applied) {
+        let kept = kept(segments, walker, meta);
+        let durable = self.options.known.map_or(Offset::ZERO, |known| known.durable);
+        if damage.is_none() && (kept.end < self.mark.offset.max(durable) || kept.last.index < self.applied) {
             damage = Some(Damage {
-                path: segments.last().map_or(self.dir.to_owned(), |segment| segment.path.clone()),
-                cut: end,
+                path: kept.segments.last().map_or(self.dir.to_owned(), |segment| segment.path.clone()),
+                cut: kept.end,
                 batch: None,
                 detail: format!(
-                    "the log ends here, short of the mark {} or of batch {}, which was applied",
+                    "the log ends here, short of the mark {} or of batch {}, which was applied, or of {durable}, \
+                     which was synced",
                     self.mark.offset, self.applied
                 ),
             });
         }
-        Ok((Kept { segments, last, end, walker }, damage))
+        Ok((kept, damage))
     }
 
     /// Walks one segment, sets its `end`, cuts its torn tail if it is the last; says what damage it holds.
@@ -330,6 +364,10 @@ impl Recovery<'_> {
         segment: &Found,
         stop: &Stop,
     ) -> Result<Option<String>, OpenError> {
+        if let Some(known) = self.options.known.filter(|known| segment.end < known.durable) {
+            // No power was cut since: nothing can have torn it.
+            return Ok(Some(format!("{}, below {}, up to which it was synced", stop.detail, known.durable)));
+        }
         let cut = position(segment.header.base_offset, segment.end);
         let used = cut::used_end(file, &segment.path, cut, segment.len)?;
         if used == cut {

@@ -146,6 +146,9 @@ pub trait VfsFile: Send + Sync + fmt::Debug {
     /// `StorageFull`: nothing of the file's content has changed.
     fn allocate(&self, pos: u64, len: u64) -> io::Result<()>;
 
+    /// Lets go of what is cached of the file and is on the disk already, so that the next reading asks the disk. No more than a hint.
+    fn forget_cached(&self) {}
+
     /// The file of the operating system, for calls like `sendfile`; none where there is none beneath.
     fn os_file(&self) -> Option<&File> {
         None

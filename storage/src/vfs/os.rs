@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::fs::{Advice, FallocateFlags, FlockOperation};
 use rustix::io::Errno;
 
 use super::{DirLockGuard, OpenMode, Vfs, VfsFile};
@@ -166,6 +166,11 @@ impl VfsFile for OsFile {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    fn forget_cached(&self) {
+        // A hint: where it is not taken, the second reading sees what the first one saw.
+        let _ = rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed);
     }
 
     fn os_file(&self) -> Option<&File> {
