@@ -18,7 +18,8 @@ use loglog_proto::response::ResponseBody;
 
 use crate::repair::{check, fill, flip, has_repaired, segments, verify_compare};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+/// Twice what the others allow: where the disk is busy with much else, a repair syncs several files.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Where a byte changes.
 #[derive(Clone, Copy, Debug)]
@@ -37,18 +38,25 @@ fn damage(
     entries: &[Entry],
     end: Offset,
 ) -> (PathBuf, usize, Offset) {
-    let segments = segments(cluster, id);
+    let mut segments = segments(cluster, id);
+    segments.retain(|(base, _)| *base < end.get());
     let (base, path) = match place {
-        Where::Sealed => segments[1].clone(),
-        Where::Last => segments.into_iter().rfind(|(base, _)| *base < end.get()).unwrap(),
+        // A term that ended early leaves small ones.
+        Where::Sealed => {
+            segments.pop();
+            segments.into_iter().max_by_key(|(_, path)| std::fs::metadata(path).unwrap().len()).unwrap()
+        }
+        Where::Last => segments.pop().unwrap(),
     };
+    let len = std::fs::metadata(&path).unwrap().len() - HEADER as u64;
+    let inside =
+        |it: &&Entry| base <= it.offset.get() && it.end.get() <= base + len && !it.payload.is_empty();
+    let inside: Vec<&Entry> = entries.iter().filter(inside).collect();
     // Of the last segment one of its last entries: above the mark that is saved on the disk, perhaps.
-    let mut within = entries.iter().filter(|it| it.offset.get() >= base && !it.payload.is_empty());
     let entry = match place {
-        Where::Sealed => within.nth(50),
-        Where::Last => within.next_back(),
+        Where::Sealed => inside[inside.len() / 2],
+        Where::Last => inside[inside.len() - 1],
     };
-    let entry = entry.unwrap_or_else(|| panic!("entries behind {base}"));
     let at = HEADER + usize::try_from(entry.offset.get() - base).unwrap() + loglog_proto::entry::PREFIX;
     flip(&path, at);
     (path, at, entry.offset)
@@ -157,7 +165,7 @@ fn s10_a_byte_that_changes_in_a_running_node_is_read_elsewhere_told_and_repaired
                     });
                     until("it serves", DEADLINE, || generation(&cluster, bad) == Some(before + 1));
                     let took = began.elapsed();
-                    assert!(has_repaired(&cluster, bad));
+                    until("it says so", DEADLINE, || has_repaired(&cluster, bad));
                     assert!(read(&cluster, bad, end, true) == (Ok(right), Vec::new()));
                     more("appends behind", 50_000);
                     println!(
@@ -197,7 +205,10 @@ fn s10_two_nodes_damaged_at_different_places_repair_each_other_while_the_third_i
     let right = read(&cluster, gone, end, true).0.unwrap();
     cluster.stop(gone);
     let both: Vec<u32> = cluster.ids().filter(|id| *id != gone).collect();
-    let flip_in = |id, at: usize| flip(&segments(&cluster, id)[at].1, 400_000);
+    let flip_in = |id, at: usize| {
+        let path = &segments(&cluster, id)[at].1;
+        flip(path, usize::try_from(std::fs::metadata(path).unwrap().len()).unwrap() / 2);
+    };
     for round in 0..8 {
         flip_in(both[0], 1);
         flip_in(both[1], 2);
@@ -225,7 +236,7 @@ fn s10_two_nodes_damaged_at_different_places_repair_each_other_while_the_third_i
         flip_in(*id, 0);
     }
     for id in &both {
-        let checked = ask(cluster.client(*id), 1000).unwrap();
+        let checked = ask(cluster.client(*id), 0).unwrap();
         assert_eq!(checked.verdict, Verdict::Damaged, "{checked:?}");
         assert!(checked.message.contains("no other node gives"), "{checked:?}");
     }
@@ -233,10 +244,10 @@ fn s10_two_nodes_damaged_at_different_places_repair_each_other_while_the_third_i
     assert_eq!(both.iter().map(|id| generation(&cluster, *id)).collect::<Vec<_>>(), before);
     cluster.restart(gone);
     for id in &both {
-        let checked = ask(cluster.client(*id), 1000).unwrap();
+        let checked = ask(cluster.client(*id), 0).unwrap();
         assert_eq!(checked.verdict, Verdict::Repairing, "now there is one that has it: {checked:?}");
         until("it is whole", DEADLINE, || {
-            ask(cluster.client(*id), 1000).is_ok_and(|it| it.verdict == Verdict::Sound)
+            ask(cluster.client(*id), 0).is_ok_and(|it| it.verdict == Verdict::Sound)
         });
     }
     for id in cluster.ids() {
@@ -272,7 +283,7 @@ fn a_node_that_is_alone_says_that_it_is_damaged_and_serves_on() {
     assert!(behind.len() > 100);
     fill(&mut appender, 1, 50, 100_000);
     assert_eq!(generation(&cluster, 1), Some(1), "it never went down");
-    assert!(cluster.says(1, "the log is damaged"));
+    until("it says so", DEADLINE, || cluster.says(1, "the log is damaged"));
     for absurd in [u64::MAX, end.get() + (1 << 30)] {
         assert_eq!(ask(cluster.client(1), absurd), Err(Code::BeyondEnd));
     }
