@@ -12,6 +12,7 @@ mod bad_input;
 mod clocks;
 mod cluster;
 mod crash;
+mod examples;
 mod frozen_disk;
 mod full_disk;
 mod life;
