@@ -7,7 +7,7 @@
 //! Checksums tell damage. They do not tell forgery: whoever may write to the disks can make new ones. Against that, put a cryptographic hash of the
 //! pack before into each pack, and lay the newest hash down where the same people cannot write.
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use loglog::{
     Compression, EntriesOptions, Error, Length, Log, MemoryLog, Node, Offset, PackBuilder, PackOptions,
 };
@@ -82,8 +82,8 @@ async fn main() -> Result<(), Failure> {
     log.damage(places[1] + Length::new(2000));
 
     // Whoever reads as ever is stopped there: every entry has a checksum.
-    let stopped = log.entries(..).find_map(async |entry| entry.err());
-    let stopped = pin!(stopped).await.ok_or("the damage was not noticed")?;
+    let read: Result<Vec<_>, _> = log.entries(..).try_collect().await;
+    let stopped = read.err().ok_or("the damage was not noticed")?;
     println!("a reader is stopped: {stopped}");
     assert!(matches!(stopped, Error::Damaged { .. }));
 

@@ -7,14 +7,15 @@
 //! One program with three nodes is for trying it out, and for tests. With one node in each of three programs, on three machines, it is the same
 //! code: each starts the member that it is. A daemon (`loglogd`) can be one of them, or take over a directory.
 
-mod common;
-
+use std::net::TcpListener;
 use std::path::Path;
 use std::time::Instant;
 
-use common::{Failure, free_address};
 use futures_util::StreamExt;
 use loglog::{Client, ClusterId, Node};
+use rand::Rng;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Where a member listens: for the other nodes, and for clients.
 struct Addresses {
@@ -29,6 +30,16 @@ async fn start(id: u32, all: &[Addresses; 3], cluster: ClusterId, folder: &Path)
         builder = builder.member(id, peer, client);
     }
     Ok(builder.start().await?)
+}
+
+/// An address that nobody has now. The ports are below those that the system gives to outgoing connections.
+fn free_address() -> String {
+    loop {
+        let address = format!("127.0.0.1:{}", rand::rng().random_range(10_000..32_000));
+        if TcpListener::bind(&address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// Every entry that the log has now.

@@ -89,7 +89,8 @@ impl Store {
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let logs = Logs::open().await?;
-    let snapshot = |id: u32| logs.folder.path().join(format!("replica-{id}.snapshot"));
+    let folder = tempfile::tempdir()?;
+    let snapshot = |id: u32| folder.path().join(format!("replica-{id}.snapshot"));
     let [first, second, third] = logs.clients.clone();
     let mut first = Store::open(first, snapshot(1)).await?;
     let mut second = Store::open(second, snapshot(2)).await?;
@@ -124,8 +125,7 @@ async fn main() -> Result<(), Failure> {
     println!("replica 1: snapshot at {at}; the log may be trimmed before it, once the others have theirs");
     first.delete("colour").await?;
     drop(first);
-    let Logs { clients: [again, ..], .. } = &logs;
-    let mut first = Store::open(again.clone(), snapshot(1)).await?;
+    let mut first = Store::open(logs.clients[0].clone(), snapshot(1)).await?;
     println!("replica 1 is back at {}, without having read the log", first.replica.at());
     assert_eq!(first.replica.at(), at);
     println!("what it knows: colour = {:?}", first.get_as_it_is("colour"));

@@ -25,11 +25,13 @@ use tokio::time::{Instant, timeout};
 /// So long a worker may be silent about a job before another takes it.
 const PATIENCE: Duration = Duration::from_millis(300);
 
+/// Its text and the claim that counts, if any.
+type Job = (String, Option<Offset>);
+
 /// The state: jobs by the offsets of their entries.
 #[derive(Default)]
 struct Queue {
-    /// Each with its text and the claim that counts, if any.
-    open: BTreeMap<Offset, (String, Option<Offset>)>,
+    open: BTreeMap<Offset, Job>,
     /// How often each was recorded as done.
     done: BTreeMap<Offset, u32>,
 }
@@ -71,36 +73,38 @@ impl StateMachine for Queue {
     }
 }
 
-/// Claims jobs and does them, for ever. The one that is to die does so half-way through its first.
-async fn work(name: String, log: Client, dies: bool, executed: Arc<AtomicU64>) -> Result<(), Failure> {
+/// Claims jobs and does them, for ever; or dies half-way through its first.
+async fn work(number: usize, log: Client, dies: bool, executed: Arc<AtomicU64>) -> Result<(), Failure> {
     let mut replica = Replica::open(log, Queue::default(), ReplicaOptions::default()).await?;
     // When this worker saw each claim, by its own clock.
     let mut seen: HashMap<Offset, Instant> = HashMap::new();
     loop {
         replica.catch_up().await?;
-        let free = replica.state().open.iter().find_map(|(job, (text, claim))| {
-            let is_free =
-                claim.is_none_or(|claim| seen.entry(claim).or_insert_with(Instant::now).elapsed() > PATIENCE);
-            is_free.then(|| (*job, text.clone(), claim.unwrap_or(Offset::ZERO)))
-        });
-        let Some((job, text, before)) = free else {
+        let is_free = |(_, (_, claim)): &(Offset, Job)| {
+            claim.is_none_or(|claim| seen.entry(claim).or_insert_with(Instant::now).elapsed() > PATIENCE)
+        };
+        let mut free: Vec<_> = replica.state().open.clone().into_iter().filter(is_free).collect();
+        if free.is_empty() {
             // Nothing to do until something comes, or somebody has been silent for too long.
             if let Ok(next) = timeout(PATIENCE / 3, replica.next()).await {
                 next?;
             }
             continue;
-        };
+        }
+        // Each takes another one, so that fewer claims are for nothing.
+        let (job, (text, before)) = free.swap_remove(number % free.len());
+        let before = before.unwrap_or(Offset::ZERO);
         let claim = replica.log().append(format!("queue claim {job} {before}")).await?;
         replica.catch_up_to(claim.end).await?;
         let Some((_, Some(counts))) = replica.state().open.get(&job) else { continue };
         if *counts != claim.offset {
             continue; // Another's claim came first.
         }
-        let again = if before == Offset::ZERO { "" } else { ", whose worker was silent for too long" };
-        println!("{name}: {text} (claim {}{again})", claim.offset);
+        let why = if before == Offset::ZERO { "" } else { ", since the one before was silent for too long" };
+        println!("worker {number}: {text} (claim {}{why})", claim.offset);
         executed.fetch_add(1, Ordering::Relaxed);
         if dies {
-            println!("{name}: dies half-way");
+            println!("worker {number} dies half-way");
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(10)).await; // The work.
@@ -123,19 +127,24 @@ async fn main() -> Result<(), Failure> {
     let [one, two, three] = logs.clients.clone();
 
     let executed = Arc::new(AtomicU64::new(0));
-    let mut workers = JoinSet::new();
-    for (number, log) in (1..).zip([one.clone(), two.clone(), three]) {
-        workers.spawn(work(format!("worker {number}"), log, number == 2, executed.clone()));
-    }
-    let (some, more) = tokio::try_join!(produce("anna", one.clone(), 6), produce("bert", two, 6))?;
+    // One worker is there first, and soon no more.
+    let (some, more, ()) = tokio::try_join!(
+        produce("anna", one.clone(), 6),
+        produce("bert", two.clone(), 6),
+        work(1, two.clone(), true, executed.clone()),
+    )?;
     let jobs = [some, more].concat();
+    let mut workers = JoinSet::new();
+    for (number, log) in [(2, two), (3, three)] {
+        workers.spawn(work(number, log, false, executed.clone()));
+    }
 
     // This looks on, and ends it when all is done.
     let mut replica = Replica::open(one, Queue::default(), ReplicaOptions::default()).await?;
     while !jobs.iter().all(|job| replica.state().done.contains_key(job)) {
         tokio::select! {
             applied = replica.next() => drop(applied?),
-            // The one that dies ends in peace, the others only with an error.
+            // With an error: else they never end.
             Some(ended) = workers.join_next() => ended??,
         }
     }

@@ -9,24 +9,24 @@ use loglog::{Client, ClusterId, Node};
 use rand::Rng;
 
 /// An example's errors, whatever they are.
-pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// One log, and three ways to it: each as another program would have.
-pub struct Logs {
-    pub clients: [Client; 3],
+pub(crate) struct Logs {
+    pub(crate) clients: [Client; 3],
     nodes: Vec<Node>,
-    pub folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
 }
 
 impl Logs {
-    pub async fn open() -> Result<Self, Failure> {
+    pub(crate) async fn open() -> Result<Self, Failure> {
         let folder = tempfile::tempdir()?;
         let endpoints = std::env::args().nth(1).or_else(|| std::env::var("LOGLOG_ENDPOINTS").ok());
         if let Some(endpoints) = endpoints {
             println!("using the nodes at {endpoints}");
             let connect = || Client::connect(&endpoints);
             let clients = [connect().await?, connect().await?, connect().await?];
-            return Ok(Self { clients, nodes: Vec::new(), folder });
+            return Ok(Self { clients, nodes: Vec::new(), _folder: folder });
         }
         println!("starting three nodes in this program");
         let addresses = [(); 3].map(|()| (free_address(), free_address()));
@@ -42,10 +42,10 @@ impl Logs {
         // Together: a cluster forms when all its members are there.
         let (one, two, three) = tokio::try_join!(start(1), start(2), start(3))?;
         let clients = [one.log(), two.log(), three.log()];
-        Ok(Self { clients, nodes: vec![one, two, three], folder })
+        Ok(Self { clients, nodes: vec![one, two, three], _folder: folder })
     }
 
-    pub async fn close(self) -> Result<(), Failure> {
+    pub(crate) async fn close(self) -> Result<(), Failure> {
         for node in self.nodes {
             node.shutdown().await?;
         }
@@ -54,7 +54,7 @@ impl Logs {
 }
 
 /// An address that nobody has now. The ports are below those that the system gives to outgoing connections.
-pub fn free_address() -> String {
+fn free_address() -> String {
     loop {
         let address = format!("127.0.0.1:{}", rand::rng().random_range(10_000..32_000));
         if TcpListener::bind(&address).is_ok() {

@@ -103,7 +103,7 @@ impl NodeBuilder {
             set.push(format!("cluster.nodes=[{}]", members.join(", ")));
         }
         let sources = Sources { file: None, environment: Some(Default::default()), set };
-        let mut effective = sources.load()?;
+        let mut effective = sources.lay()?;
         effective.config.data.dir = data_dir.unwrap_or(effective.config.data.dir);
         let config = &mut effective.config;
         if let Some(own) = config.cluster.nodes.iter().find(|member| member.id == config.node.id) {
