@@ -13,6 +13,8 @@
 //!
 //! [`Node`] is the way in. [`Node::log`] is the same [`Client`] that speaks to nodes elsewhere. A program without a runtime waits with [`block_on`].
 //!
+//! How programs build on a log, from the first append to replicated state machines, stands in `docs/guide.md`; whole programs in `examples/`.
+//!
 //! The rest is what the daemon and the command line are made of.
 
 pub mod config;
@@ -23,3 +25,8 @@ pub mod units;
 
 pub use loglog_client::*;
 pub use node::{Node, NodeBuilder};
+
+/// The guide's code, compiled and where it needs no node run.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide.md")]
+struct Guide;

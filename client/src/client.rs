@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use loglog_proto::request::RequestBody;
 use loglog_proto::response::{Appended, ResponseBody, Status, Welcome};
-use loglog_proto::{Length, Offset};
+use loglog_proto::{ClusterId, Length, Offset};
 
 use crate::append_error::AppendError;
 use crate::ask::Answer;
@@ -145,6 +145,14 @@ impl Client {
     pub async fn welcome(&self) -> Result<Welcome, Error> {
         let hub = &self.shared.hub;
         Ok(hub.runtime().within(hub.connection(Route::Any)).await?.welcome().clone())
+    }
+
+    /// Whose log it is: its name for ever, which no other log has.
+    ///
+    /// # Errors
+    /// As [`Client::welcome`].
+    pub async fn cluster(&self) -> Result<ClusterId, Error> {
+        Ok(self.welcome().await?.cluster)
     }
 
     /// Makes an actor of the node fail, where its `debug.faults` allows. `how` is `handler`, `async` or `started`.

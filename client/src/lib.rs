@@ -57,6 +57,9 @@
 //! - [`Pipeline`] and [`Ticket`]: appends at full speed.
 //! - [`Entries`], [`Follow`], [`Client::tail_start`]: the log as entries.
 //! - [`PackBuilder`], [`Pack`], [`Entry::events`]: events within entries, compressed and with checksums of their own by choice; see [`pack`].
+//! - [`StateMachine`], [`Replica`]: state that is a function of the log, with snapshots; see [`state_machine`].
+//! - [`Lease`]: at most one of many programs does something; see [`lease`].
+//! - [`Log`], [`MemoryLog`]: what can be done with a log wherever it is; one in memory, for tests.
 //! - [`Client::members`], [`Client::manage`]: who keeps the log; trimming it, changing its members, moving the lead.
 //! - [`AppendError`] answers *may I retry?* and *could it have taken effect?*; [`Error`] is for all else.
 //!
@@ -65,6 +68,8 @@
 //!
 //! Each entry's CRC is checked when it is read, since nodes check nothing: what one of them has damaged is read from another, the node is told to
 //! repair its copy, and [`ClientBuilder::on_damage`] says which one it was.
+//!
+//! How to build on all this, in the order in which a newcomer meets it: `docs/guide.md`; whole programs: `examples/`.
 //!
 //! Whatever is lost on the way is sent again under the same writer and sequence, and the log takes each sequence once. The
 //! reasoning stands in the source, at the head of `pipeline/state.rs`; the protocol in `docs/protocol.md`.
@@ -86,6 +91,7 @@ mod damage_test;
 mod endpoints;
 mod error;
 mod hub;
+pub mod lease;
 mod local;
 mod log;
 mod manage;
@@ -98,6 +104,7 @@ mod pipeline;
 mod read;
 mod runtime;
 mod search;
+pub mod state_machine;
 #[cfg(test)]
 mod testing;
 mod upload;
@@ -109,6 +116,7 @@ pub use client::{Client, Ends};
 pub use damage::{Damage, Offer};
 pub use endpoints::{Endpoint, Endpoints};
 pub use error::Error;
+pub use lease::{Lease, LeaseError};
 pub use local::{LocalEndpoint, LocalNode, LocalSocket};
 pub use log::Log;
 pub use memory::MemoryLog;
@@ -117,6 +125,7 @@ pub use pipeline::{AppendOptions, Pipeline, PipelineOptions, Ticket};
 #[doc(hidden)]
 pub use read::Splitter;
 pub use read::{Entries, EntriesOptions, Entry, Follow, ReadOptions};
+pub use state_machine::{ApplyError, Replica, ReplicaError, ReplicaOptions, SnapshotError, StateMachine};
 
 pub use loglog_proto::entry::EntryError;
 pub use loglog_proto::error::{Code, Detail, Refusal};

@@ -9,7 +9,7 @@ use std::ops::RangeBounds;
 
 use bytes::Bytes;
 use loglog_proto::response::{Appended, Data};
-use loglog_proto::{Length, Offset};
+use loglog_proto::{ClusterId, Length, Offset};
 
 use crate::append_error::AppendError;
 use crate::client::{Client, Ends};
@@ -21,6 +21,12 @@ use crate::read::{Entries, EntriesOptions, Follow, ReadOptions};
 ///
 /// What each method does stands at the method of the same name of [`Client`].
 pub trait Log: Clone + Send + Sync + 'static {
+    /// [`Client::cluster`].
+    ///
+    /// # Errors
+    /// [`Error`] where no node answers.
+    fn cluster(&self) -> impl Future<Output = Result<ClusterId, Error>> + Send;
+
     /// [`Client::append_with`].
     ///
     /// # Errors
@@ -104,6 +110,10 @@ pub trait Log: Clone + Send + Sync + 'static {
 }
 
 impl Log for Client {
+    fn cluster(&self) -> impl Future<Output = Result<ClusterId, Error>> + Send {
+        Self::cluster(self)
+    }
+
     fn append_with(
         &self,
         payload: impl Into<Bytes> + Send,

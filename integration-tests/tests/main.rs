@@ -14,6 +14,7 @@ mod cluster;
 mod conformance;
 mod crash;
 mod embedded;
+mod examples;
 mod frozen_disk;
 mod full_disk;
 mod integrity;

@@ -9,7 +9,7 @@ use loglog_client::ClusterId;
 use slog::{Discard, Logger, o};
 
 use super::{Node, StartError, spawn};
-use crate::config::{NodeAddress, Sources};
+use crate::config::Sources;
 use crate::options::node_options;
 
 /// What a [`Node`] is told before it starts.
@@ -17,7 +17,8 @@ use crate::options::node_options;
 #[must_use]
 pub struct NodeBuilder {
     data_dir: Option<PathBuf>,
-    members: Vec<NodeAddress>,
+    /// As they stand in a configuration file.
+    members: Vec<String>,
     set: Vec<String>,
     logger: Option<Logger>,
 }
@@ -64,10 +65,13 @@ impl NodeBuilder {
         self.set("cluster.id", &cluster.to_string())
     }
 
-    /// A member that a new cluster begins with, this node too, each where it listens. They start only together. Once the directory holds a log, this changes
-    /// nothing.
-    pub fn member(mut self, id: loglog_client::NodeId, peer: &str, client: &str) -> Self {
-        self.members.push(NodeAddress { id, peer: peer.to_owned(), client: client.to_owned() });
+    /// A member that a new cluster begins with, this node too, each where it listens: an address for the other nodes, one for clients. They start
+    /// only together. Once the directory holds a log, its members stand there, and this says but where this node listens.
+    ///
+    /// A node listens at its own two addresses, unless told otherwise by [`NodeBuilder::listen_peers`] and [`NodeBuilder::listen`], as it must where
+    /// they are names, or another machine's.
+    pub fn member(mut self, id: u32, peer: &str, client: &str) -> Self {
+        self.members.push(format!("{{ id = {id}, peer = {peer:?}, client = {client:?} }}"));
         self
     }
 
@@ -94,12 +98,17 @@ impl NodeBuilder {
     /// # Errors
     /// [`StartError`] says what to change; another node that has the directory, say.
     pub async fn start(self) -> Result<Node, StartError> {
-        let Self { data_dir, members, set, logger } = self;
-        let sources = Sources { file: None, environment: Some(Default::default()), set };
-        let mut effective = sources.load()?;
-        effective.config.data.dir = data_dir.unwrap_or(effective.config.data.dir);
+        let Self { data_dir, members, mut set, logger } = self;
         if !members.is_empty() {
-            effective.config.cluster.nodes = members;
+            set.push(format!("cluster.nodes=[{}]", members.join(", ")));
+        }
+        let sources = Sources { file: None, environment: Some(Default::default()), set };
+        let mut effective = sources.lay()?;
+        effective.config.data.dir = data_dir.unwrap_or(effective.config.data.dir);
+        let config = &mut effective.config;
+        if let Some(own) = config.cluster.nodes.iter().find(|member| member.id == config.node.id) {
+            config.listen.peer = config.listen.peer.or(own.peer.parse().ok());
+            config.listen.client = config.listen.client.or(own.client.parse().ok());
         }
         effective.check()?;
         let options = node_options(&effective, None);

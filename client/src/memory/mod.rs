@@ -16,8 +16,8 @@ use std::ops::RangeBounds;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use loglog_proto::Offset;
 use loglog_proto::response::{Appended, Data};
+use loglog_proto::{ClusterId, Offset};
 
 use crate::append_error::AppendError;
 use crate::client::{Client, Ends};
@@ -92,6 +92,10 @@ impl Default for MemoryLog {
 }
 
 impl Log for MemoryLog {
+    fn cluster(&self) -> impl Future<Output = Result<ClusterId, Error>> + Send {
+        self.client.cluster()
+    }
+
     fn append_with(
         &self,
         payload: impl Into<Bytes> + Send,

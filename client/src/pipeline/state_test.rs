@@ -160,6 +160,17 @@ fn s28_what_follows_a_conflict_skips_it() {
 }
 
 #[test]
+fn conflicts_in_a_row_do_not_hold_up_the_next_append() {
+    let mut bench = Bench::new();
+    for id in 0..50 {
+        bench.append_expecting(id, Some(Offset::new(1)));
+        assert_eq!(bench.sends().len(), 1, "append {id} goes out at once");
+        bench.refuse(u64::from(id) + 1, Refusal::conflict(Offset::new(1), Offset::new(700)));
+        assert_eq!(bench.done().len(), 1);
+    }
+}
+
+#[test]
 fn a_conflict_is_definite_unless_a_loose_try_may_yet_meet_the_expected_end() {
     let expected = Offset::new(1000);
     for (is_loose, end, definite) in [(false, 900, true), (true, 1036, true), (true, 900, false)] {

@@ -255,7 +255,11 @@ impl<T> State<T> {
                 _ => Some(waiting.refused(&refusal, self.identity.writer)),
             };
             match error {
-                Some(error) => self.finish(at, Err(error)),
+                Some(error) => {
+                    // An outcome is no failure of the link: what comes next, as a contender's next try, need not wait.
+                    self.failures = 0;
+                    self.finish(at, Err(error));
+                }
                 None => waiting.last = Some(refusal.to_string()),
             }
         }
