@@ -1,7 +1,7 @@
 //! A node inside the program: how it starts, ends, is shared, moves out and grows.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use loglog::{
     AppendError, Client, Entry, Error, NewMember, Node, NodeBuilder, NodeId, Offset, PipelineOptions,
     block_on,
 };
+use loglog_integration_tests::layout::{Layout, Place};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::daemon;
@@ -29,26 +30,19 @@ fn builder(dir: &Path) -> NodeBuilder {
     Node::builder().data_dir(dir).set("data.free_min", "1 MiB")
 }
 
-/// Addresses that were free just now.
-fn free_addresses(count: usize) -> Vec<String> {
-    let held: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    held.iter().map(|it| it.local_addr().unwrap().to_string()).collect()
+/// Where three nodes can listen.
+fn places() -> Vec<Place> {
+    Layout::new("", 3).places.into_values().collect()
 }
 
 /// A new cluster of three in this program.
 pub(crate) async fn three(dir: &Path, set: &[(&str, &str)]) -> Vec<Node> {
-    let addresses = free_addresses(6);
-    let started = (1..=3).map(|own| {
-        let at = |node: u32| (&addresses[node as usize * 2 - 2], &addresses[node as usize * 2 - 1]);
-        let (peer, client) = at(own);
-        let mut builder = builder(&dir.join(own.to_string()))
-            .id(own)
-            .cluster("ab1e".parse().unwrap())
-            .listen(client)
-            .listen_peers(peer)
-            .set("raft.tick", "50 ms");
-        for node in 1..=3 {
-            builder = builder.member(id(node), at(node).0, at(node).1);
+    let places = places();
+    let started = (1..=3).map(|own: u32| {
+        let builder = builder(&dir.join(own.to_string())).id(own).cluster("ab1e".parse().unwrap());
+        let mut builder = builder.set("raft.tick", "50 ms");
+        for (node, place) in (1..).zip(&places) {
+            builder = builder.member(node, &place.peer, &place.client);
         }
         for (key, value) in set {
             builder = builder.set(key, value);
@@ -213,22 +207,19 @@ fn a_program_grows_from_the_library_to_a_cluster_of_three() {
         node.shutdown().await.unwrap();
 
         // Then it listens to others, and takes them in while it appends.
-        let addresses = free_addresses(6);
+        let places = places();
         let own = builder(&dir.path().join("1"));
-        let first = own.listen(&addresses[0]).listen_peers(&addresses[1]).start().await.unwrap();
+        let first = own.listen(&places[0].client).listen_peers(&places[0].peer).start().await.unwrap();
         assert_eq!(first.cluster(), cluster);
         let log = first.log();
         let mut nodes = vec![first];
         for number in [2_u32, 3] {
-            let at = number as usize * 2 - 2;
+            let Place { client, peer, .. } = &places[number as usize - 1];
             let newcomer = builder(&dir.path().join(number.to_string())).id(number).join(cluster);
-            let newcomer = newcomer.listen(&addresses[at]).listen_peers(&addresses[at + 1]);
+            let newcomer = newcomer.listen(client).listen_peers(peer);
             nodes.push(newcomer.start().await.unwrap());
-            let member = NewMember {
-                node: id(number),
-                client: Some(addresses[at].clone()),
-                peer: Some(addresses[at + 1].clone()),
-            };
+            let member =
+                NewMember { node: id(number), client: Some(client.clone()), peer: Some(peer.clone()) };
             let took = Instant::now();
             let (appended, ()) = tokio::join!(append_some(&log, number), take_in(&log, member, id(number)));
             println!("node {number} votes after {:?}", took.elapsed());
@@ -248,8 +239,8 @@ fn a_program_grows_from_the_library_to_a_cluster_of_three() {
         // What left comes back, as a daemon of its own this time, at the same addresses.
         let daemon =
             loglog_integration_tests::DaemonOptions::new(env!("CARGO_BIN_EXE_loglogd"), dir.path().join("1"));
-        let daemon = daemon.set(&format!("listen.peer={}", addresses[1])).set("data.free_min=1 MiB");
-        let daemon = daemon.set(&format!("listen.client={}", addresses[0])).start();
+        let daemon = daemon.set(&format!("listen.peer={}", places[0].peer)).set("data.free_min=1 MiB");
+        let daemon = daemon.set(&format!("listen.client={}", places[0].client)).start();
         check(&Client::connect(daemon.address()).await.unwrap(), &said, end).await;
         for ended in join_all(nodes.into_iter().map(Node::shutdown)).await {
             ended.unwrap();
