@@ -178,13 +178,15 @@ impl StorageGroup {
         self.stats.set_state(State::Backoff);
     }
 
-    /// What this process knows of its log, for a recovery that is to look for damage at `suspect`. Only after [`StorageGroup::stop`] in
-    /// peace: what a member that failed had under way may be half done, and then the disk knows better.
-    pub(crate) fn known(&self, suspect: Offset) -> Option<Known> {
+    /// What this process knows of its log, for a recovery that is to look for damage at `suspect`; to be asked after [`StorageGroup::stop`].
+    /// Where a member did not end in peace, a truncation may be half done: then what was synced is for the disk to say, and what was
+    /// committed, which is never truncated, is certain all the same.
+    pub(crate) fn known(&self, suspect: Offset, is_in_peace: bool) -> Option<Known> {
         assert!(self.members.is_none(), "what is known no longer changes");
         let view = &self.parts.view;
         let committed = Mark { index: view.committed_index(), offset: view.committed() };
-        Some(Known { suspect, committed, durable: view.reader()?.end() })
+        let durable = if is_in_peace { view.reader()?.end() } else { committed.offset };
+        Some(Known { suspect, committed, durable })
     }
 
     /// Recovers the log for the next generation; nothing runs yet.

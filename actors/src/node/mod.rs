@@ -283,11 +283,20 @@ impl Node {
         warn!(self.log, "the storage group goes through recovery, since the log is damaged: reads go on, this node neither votes nor \
             leads meanwhile"; "offset" => offset.get());
         self.group.stop(false).await;
+        let mut is_in_peace = true;
+        while let Ok(event) = self.events.try_recv() {
+            // A member that panicked meanwhile counts as ever; this restart is his, too.
+            match self.family.heed(&event, Instant::now()) {
+                Verdict::Nothing => {}
+                Verdict::Restart { .. } => is_in_peace = false,
+                Verdict::Stop(cause) => return Err(self.gave_up(cause)),
+            }
+        }
         // A disk that failed is not to be written again by this process (S2).
         if let Ok(reason) = self.fatal.try_recv() {
             return Err(NodeError::Disk(reason));
         }
-        let known = self.group.known(offset);
+        let known = self.group.known(offset, is_in_peace);
         self.lease = Some(lease);
         self.recover(known).await?;
         if self.mending.is_none() {
