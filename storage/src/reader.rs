@@ -107,10 +107,10 @@ impl LogReader {
         }
     }
 
-    /// First byte kept.
+    /// First byte kept. What was trimmed before it may be there for a moment yet, until its files are gone.
     #[must_use]
     pub fn start(&self) -> Offset {
-        self.shared.table().start.offset
+        self.shared.saved_start()
     }
 
     /// Behind the last durable byte of this node; what of it is committed, the caller knows.

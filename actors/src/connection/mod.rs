@@ -346,8 +346,8 @@ impl Connection {
 
     /// Looks where a new or woken read stands.
     fn look_at(&mut self, id: RequestId, ctx: &mut Ctx<Self>) {
-        let committed = self.services.view.committed();
-        match self.reads.look(id, committed, Instant::now()) {
+        let (start, committed) = (self.services.view.start(), self.services.view.committed());
+        match self.reads.look(id, (start, committed), Instant::now()) {
             None | Some(Step::Run) => {}
             Some(Step::Wait { end, timeout }) => {
                 let wait = Wait { client: self.client, connection: ctx.this(), id, end, timeout };

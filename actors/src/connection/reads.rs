@@ -61,10 +61,18 @@ impl Reads {
     }
 
     /// Looks at a read that is new or was woken. Unless it waits or runs, it is closed by this.
-    pub(crate) fn look(&mut self, id: RequestId, committed: Offset, now: Instant) -> Option<Step> {
+    /// The log is kept from `start` on: what was trimmed is gone for readers at once, though its file may be there for a moment.
+    pub(crate) fn look(
+        &mut self,
+        id: RequestId,
+        (start, committed): (Offset, Offset),
+        now: Instant,
+    ) -> Option<Step> {
         let OpenRead { read, deadline } = *self.open.get(&id)?;
         let wanted = read.min_end.unwrap_or(Offset::ZERO);
-        let step = if committed < wanted || read.offset == committed {
+        let step = if read.offset < start {
+            Step::Refuse(Refusal::trimmed(read.offset, start))
+        } else if committed < wanted || read.offset == committed {
             let timeout = deadline.saturating_duration_since(now);
             if timeout.is_zero() {
                 if committed < wanted {
@@ -124,13 +132,16 @@ mod tests {
         let read =
             Read { offset: Offset::new(offset), limit: 10, wait_ms, min_end: min_end.map(Offset::new) };
         reads.open(ID, read, now).unwrap();
-        reads.look(ID, Offset::new(committed), now).unwrap()
+        reads.look(ID, (Offset::new(3), Offset::new(committed)), now).unwrap()
     }
 
     #[test]
     fn a_read_runs_waits_or_is_refused_by_where_it_lies() {
         let wait = |end| Step::Wait { end: Offset::new(end), timeout: Duration::from_millis(5) };
         assert_eq!(step(5, 0, None, 10), Step::Run);
+        assert_eq!(step(3, 0, None, 10), Step::Run);
+        let (gone, start) = (Offset::new(2), Offset::new(3));
+        assert_eq!(step(2, 5, Some(20), 10), Step::Refuse(Refusal::trimmed(gone, start)));
         assert_eq!(step(10, 0, None, 10), Step::Nothing);
         assert_eq!(step(10, 5, None, 10), wait(11));
         assert_eq!(
