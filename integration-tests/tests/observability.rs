@@ -66,6 +66,7 @@ fn the_dashboard_covers_what_an_operator_asks() {
         "FollowerLags",
         "DiskNearlyFull",
         "ActorPanicked",
+        "DamageFound",
         "ActorStalled",
         "SyncSlow",
     ] {
