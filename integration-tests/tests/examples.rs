@@ -111,7 +111,7 @@ fn leader_lease_tells(said: &str) {
         &[
             "program 1 goes on, and believes that it leads",
             "refused, it is too old",
-            "6 writes taken, 1 refused",
+            "program 1 has learnt that it leads no more",
         ],
     );
 }
