@@ -59,7 +59,10 @@ async fn lead(
         }
         if is_stopped {
             println!("{who} is stopped, as by a machine that is too busy");
-            sleep(TIME * 4).await;
+            // For so long that another has taken over and written.
+            while resource.lock().map_err(|_| "a writer panicked")?.highest <= token {
+                sleep(TIME / 10).await;
+            }
             println!("{who} goes on, and believes that it leads");
         }
         let is_taken = resource.lock().map_err(|_| "a writer panicked")?.write(who, token);
@@ -90,7 +93,7 @@ async fn main() -> Result<(), Failure> {
 
     let resource = resource.into_inner()?;
     println!("{} writes taken, {} refused", resource.writes, resource.refused);
-    assert_eq!((resource.writes, resource.refused), (6, 1));
+    assert!(resource.refused > 0, "program 1 was too late");
     logs.close().await?;
     println!("done");
     Ok(())

@@ -72,7 +72,11 @@ fn key_value_tells(said: &str) {
 fn work_queue_tells(said: &str) {
     has(
         said,
-        &["worker 2: dies half-way", "whose worker was silent for too long", "recorded as done 12 times"],
+        &[
+            "worker 1 dies half-way",
+            "since the one before was silent for too long",
+            "recorded as done 12 times",
+        ],
     );
 }
 
@@ -107,7 +111,7 @@ fn leader_lease_tells(said: &str) {
         &[
             "program 1 goes on, and believes that it leads",
             "refused, it is too old",
-            "6 writes taken, 1 refused",
+            "program 1 has learnt that it leads no more",
         ],
     );
 }
