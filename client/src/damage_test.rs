@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::testing::cluster::FakeCluster;
 use crate::testing::node::{Behaviour, FakeNode};
-use crate::{Client, Damage, EntriesOptions, Entry, EntryError, Error, Offer};
+use crate::{Client, Damage, EntriesOptions, Entry, EntryError, Error, Log, MemoryLog, Offer};
 
 const LONG: Duration = Duration::from_secs(30);
 
@@ -216,4 +216,20 @@ async fn with_nobody_else_to_ask_the_error_names_the_node_and_the_offer_is_made_
     let entries = read(&client, unchecked).await.unwrap();
     assert_eq!(entries[1].payload, "pwo", "the wrong byte");
     assert_eq!(alone.checks().len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_whole_before_the_damage_is_handed_out_first() {
+    let log = MemoryLog::new();
+    let mut places = Vec::new();
+    for payload in ["one", "two", "three", "four"] {
+        places.push(log.append(payload).await.unwrap());
+    }
+    log.damage(places[2].offset + Length::of(PREFIX));
+    let entries = timeout(LONG, log.entries(..).collect::<Vec<_>>()).await.unwrap();
+    let payloads: Vec<_> = entries[..2].iter().map(|it| it.clone().unwrap().payload).collect();
+    assert_eq!(payloads, ["one", "two"]);
+    assert!(matches!(&entries[2..], [Err(Error::Damaged { .. })]), "{entries:?}");
+    let follow = log.follow(Offset::ZERO).collect::<Vec<_>>();
+    assert_eq!(timeout(LONG, follow).await.unwrap(), entries);
 }

@@ -85,6 +85,8 @@ struct Place {
     splitter: Splitter,
     sources: Sources,
     ahead: Option<Ahead>,
+    /// What ends the reading, once what was whole before it is handed out.
+    failed: Option<Error>,
 }
 
 /// A read on its way, given up when dropped.
@@ -120,6 +122,9 @@ impl Reading {
             if let Some(entry) = self.ready.pop_front() {
                 return Ok((entry.offset < place.to).then_some(entry));
             }
+            if let Some(error) = place.failed.take() {
+                return Err(error);
+            }
             if place.splitter.at() >= place.to {
                 return Ok(None);
             }
@@ -150,7 +155,7 @@ impl Reading {
                 let (client, read) = (self.client.clone(), self.options.read(next));
                 place.ahead = Some(Ahead(tokio::spawn(async move { client.read_from(read).await })));
             }
-            place.sources.feed(&mut place.splitter, (data, connection), &mut self.ready)?;
+            place.failed = place.sources.feed(&mut place.splitter, (data, connection), &mut self.ready).err();
             if place.splitter.wanted() != next {
                 // What was read ahead does not follow: another node is asked first.
                 place.ahead = None;
@@ -168,7 +173,8 @@ impl Reading {
         };
         let sources = Sources::new(self.client.hub(), from);
         let sources = if self.from.is_none() { sources.at_start() } else { sources };
-        Ok(Place { to, splitter: Splitter::new(from, self.options.checked), sources, ahead: None })
+        let splitter = Splitter::new(from, self.options.checked);
+        Ok(Place { to, splitter, sources, ahead: None, failed: None })
     }
 }
 

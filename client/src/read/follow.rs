@@ -41,7 +41,8 @@ impl Client {
     pub fn follow_with(&self, from: Offset, options: EntriesOptions) -> Follow {
         let splitter = Splitter::new(from, options.checked);
         let (sources, ready) = (Sources::new(self.hub(), from), VecDeque::new());
-        let following = Following { client: self.clone(), options, splitter, sources, ready, began: false };
+        let following =
+            Following { client: self.clone(), options, splitter, sources, ready, failed: None, began: false };
         let runtime = self.hub().runtime().clone();
         let next = move |following: Following| {
             let runtime = runtime.clone();
@@ -57,6 +58,8 @@ struct Following {
     splitter: Splitter,
     sources: Sources,
     ready: VecDeque<Entry>,
+    /// What ends the reading, once what was whole before it is handed out.
+    failed: Option<Error>,
     /// Whether a node has answered a read: from then on a node whose end lies before our place only lags.
     began: bool,
 }
@@ -79,6 +82,9 @@ impl Following {
             if let Some(entry) = self.ready.pop_front() {
                 return Ok(entry);
             }
+            if let Some(error) = self.failed.take() {
+                return Err(error);
+            }
             let wanted = self.splitter.wanted();
             let min_end = self.began.then_some(wanted);
             let wait = if self.client.hub().has_choice() { WAIT_WITH_CHOICE } else { WAIT };
@@ -95,7 +101,8 @@ impl Following {
                         self.splitter.restart(&self.ready);
                     }
                     if !data.bytes.is_empty() {
-                        self.sources.feed(&mut self.splitter, (data, connection), &mut self.ready)?;
+                        self.failed =
+                            self.sources.feed(&mut self.splitter, (data, connection), &mut self.ready).err();
                     }
                 }
                 Err(error)
