@@ -10,15 +10,13 @@
 
 mod builder;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::{fmt, io};
 
 use loglog_actors::{LocalChannels, LocalPort, NodeError};
 use loglog_client::{Client, ClusterId, LocalEndpoint, LocalNode, LocalSocket, NodeId};
 use slog::{Logger, error};
-use tokio::runtime::{self, Handle};
 use tokio::sync::{oneshot, watch};
 
 pub use builder::NodeBuilder;
@@ -35,8 +33,7 @@ type Ended = Option<Result<(), Arc<NodeError>>>;
 /// `"abort"` such a panic ends the program.
 #[must_use = "a node that is dropped stops"]
 pub struct Node {
-    /// One for each runtime that asked.
-    logs: Mutex<HashMap<Option<runtime::Id>, Client>>,
+    log: Client,
     about: About,
     stop: oneshot::Sender<()>,
     ended: watch::Receiver<Ended>,
@@ -77,21 +74,10 @@ impl Node {
 
     /// The log, as a client of this node, over no socket. In a cluster it finds the leader as any client does, and reads here.
     ///
-    /// Within a tokio runtime the client's tasks run there, for as long as that lives; else on a thread of their own. Whoever asks from the
-    /// same runtime, or from none, gets clones of one client.
-    ///
-    /// # Panics
-    /// If there is no runtime, and the system gives no thread.
+    /// All are clones of one client. It may be used from any runtime, or from none: see `ClientBuilder::connect`.
     #[must_use]
     pub fn log(&self) -> Client {
-        let runtime = Handle::try_current().ok().map(|runtime| runtime.id());
-        let mut logs = self.logs.lock().unwrap_or_else(PoisonError::into_inner);
-        let client = logs.entry(runtime).or_insert_with(|| {
-            let local = LocalEndpoint::new(Port(self.about.local.clone()));
-            let client = Client::builder().cluster(self.about.cluster).local(local);
-            client.expect("a thread for the client's tasks")
-        });
-        client.clone()
+        self.log.clone()
     }
 
     /// Which node it is.
@@ -162,7 +148,9 @@ async fn spawn(options: loglog_actors::NodeOptions, log: Logger) -> Result<Node,
         Ok(started) => started?,
         Err(_) => return Err(NodeError::Disk("the node's thread panicked at its start".to_owned()).into()),
     };
-    Ok(Node { logs: Mutex::default(), about, stop, ended })
+    let local = LocalEndpoint::new(Port(about.local.clone()));
+    let log = Client::builder().cluster(about.cluster).local(local);
+    Ok(Node { log, about, stop, ended })
 }
 
 async fn live(

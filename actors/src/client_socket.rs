@@ -146,13 +146,13 @@ impl UnixSocket {
                     "something that is no socket lies there",
                 ));
             }
-            if UnixStream::connect(path).is_ok() {
+            if !is_dead(path)? {
                 return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens there"));
             }
         }
-        // In a folder that only we may enter, until the permissions are right; then at its place, in one step.
-        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        let hidden = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
+        // In a folder that only we may enter, until the permissions are right; then at its place, in one step. Its name is no longer than
+        // need be: the paths of sockets are short. What a process that was killed left there under such a name is nobody's.
+        let hidden = path.with_file_name(format!(".{:x}", rand::random::<u32>()));
         DirBuilder::new().mode(0o700).create(&hidden)?;
         let bound = Self::bind_in(&hidden, path, mode);
         // What is in the way of that would have been in the way before.
@@ -174,6 +174,18 @@ impl UnixSocket {
         }
         made
     }
+}
+
+/// Whether nobody listens at this socket any more. Only its refusal says so for certain: one that may not be asked, or has no room in its queue, lives.
+///
+/// # Errors
+/// It cannot be asked at all.
+fn is_dead(path: &Path) -> io::Result<bool> {
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+    // Without waiting: a process that has stopped has a full queue for ever.
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let asking = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    Ok(connect(&asking, &SocketAddrUnix::new(path)?) == Err(rustix::io::Errno::CONNREFUSED))
 }
 
 impl Drop for UnixSocket {
@@ -201,6 +213,29 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         drop(socket);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn who_lives_keeps_his_socket_also_where_he_takes_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log.sock");
+        // One that is spoken to in another way.
+        let other = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+        assert_eq!(UnixSocket::bind(&path, 0o600).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(other);
+        fs::remove_file(&path).unwrap();
+        // One whose queue is full.
+        let listener = UnixListener::bind(&path).unwrap();
+        rustix::net::listen(&listener, 0).unwrap();
+        let mut waiting = Vec::new();
+        for _ in 0..3 {
+            let flags = rustix::net::SocketFlags::NONBLOCK;
+            let (family, kind) = (rustix::net::AddressFamily::UNIX, rustix::net::SocketType::STREAM);
+            let socket = rustix::net::socket_with(family, kind, flags, None).unwrap();
+            let _ = rustix::net::connect(&socket, &rustix::net::SocketAddrUnix::new(&path).unwrap());
+            waiting.push(socket);
+        }
+        assert_eq!(UnixSocket::bind(&path, 0o600).unwrap_err().kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]

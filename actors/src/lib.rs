@@ -45,6 +45,7 @@ pub mod services;
 pub mod stats;
 pub mod storage_group;
 pub mod supervisor;
+mod thread;
 pub mod ticket;
 pub mod upload_buffer;
 pub mod view;

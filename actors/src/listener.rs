@@ -49,12 +49,15 @@ pub struct Connections {
     max: u64,
     next: Arc<AtomicU64>,
     living: Arc<std::sync::Mutex<BTreeMap<u64, Handle<Connection>>>>,
+    /// Of those that live, how many came through a socket: only these take a place that another may want.
+    through_sockets: Arc<AtomicU64>,
 }
 
 impl Connections {
-    /// None yet; at most `max` at a time, in the thread of `arbiter`.
+    /// None yet; at most `max` through sockets at a time, in the thread of `arbiter`.
     pub fn new(supervisor: Supervisor, arbiter: ArbiterHandle, max: u64) -> Self {
-        Self { supervisor, arbiter, max, next: Arc::new(AtomicU64::new(1)), living: Arc::default() }
+        let (next, living, through_sockets) = (Arc::new(AtomicU64::new(1)), Arc::default(), Arc::default());
+        Self { supervisor, arbiter, max, next, living, through_sockets }
     }
 
     /// A connection more; whoever asks sees to it that there is room.
@@ -67,18 +70,21 @@ impl Connections {
             restart: Restart::Never,
         };
         let (own, count) = (Arc::clone(services), Arc::clone(&services.connections));
+        let place = u64::from(!matches!(socket, ClientSocket::Local(_)));
         let build = move || Connection::new(number, socket, own, count);
         let handle = self.supervisor.spawn_once(child, &self.arbiter, build);
         self.lock().insert(number, handle.clone());
-        let living = Arc::clone(&self.living);
+        self.through_sockets.fetch_add(place, Ordering::Relaxed);
+        let (living, places) = (Arc::clone(&self.living), Arc::clone(&self.through_sockets));
         self.arbiter.spawn(async move {
             handle.ended().await;
             living.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&number);
+            places.fetch_sub(place, Ordering::Relaxed);
         });
     }
 
     fn has_room(&self) -> bool {
-        (self.lock().len() as u64) < self.max
+        self.through_sockets.load(Ordering::Relaxed) < self.max
     }
 
     /// Tells every connection to take no more requests, and waits until the last has ended.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use actix_rt::{Arbiter, ArbiterHandle};
+use actix_rt::ArbiterHandle;
 use loglog_core::{Consensus as Core, Recovery, Settings, Writers, start};
 use loglog_proto::{ClusterId, Offset};
 use loglog_storage::{DataDir, Known, Mark, MetaState, OpenError, OpenOptions, Recovered, ScanError};
@@ -36,6 +36,7 @@ use crate::segment_keeper::{self, SegmentKeeper};
 use crate::segment_writer::{self, SegmentWriter, WriterParts};
 use crate::stats::{ActorStats, Panic, State};
 use crate::supervisor::{Child, Handle, Life, Supervisor, stop_all};
+use crate::thread::Thread;
 use crate::upload_buffer::UploadBuffer;
 use crate::view::LogView;
 
@@ -114,7 +115,7 @@ pub(crate) struct StorageGroup {
 struct Members {
     /// Consensus first.
     lives: [Life; 3],
-    threads: [Arbiter; 2],
+    threads: [Thread; 2],
 }
 
 /// Why the log cannot be opened.
@@ -264,9 +265,7 @@ impl StorageGroup {
         self.tell_down();
         let joined = tokio::task::spawn_blocking(move || {
             for thread in threads {
-                thread.stop();
-                // A thread whose last actor is gone ends by itself.
-                let _ = thread.join();
+                thread.join();
             }
         });
         // The threads run nothing of ours any more, whatever joining them came to.
@@ -307,7 +306,7 @@ impl StorageGroup {
             writers,
         };
         let (settings, generation, written) = (parts.settings, self.generation, Arc::new(AtomicU64::new(0)));
-        let threads = [Arbiter::new(), Arbiter::new()];
+        let threads = [Thread::start(), Thread::start()];
         let slot = ConsensusSlot::default();
         parts.view.recovered(generation, reader.clone(), torn_bytes);
         parts.view.publish_committed(loglog_core::Committed {

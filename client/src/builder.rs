@@ -11,7 +11,6 @@ use crate::error::Error;
 use crate::hub::{Hub, HubOptions, Route};
 use crate::local::LocalEndpoint;
 use crate::pipeline::PipelineOptions;
-use crate::runtime::Runtime;
 
 /// What a [`Client`] is told before it connects.
 #[derive(Clone, Debug)]
@@ -94,7 +93,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Connects. Within a tokio runtime the client's tasks run there, anywhere else on a thread of their own.
+    /// Connects. Whatever is begun within a tokio runtime (connections, pipelines) runs there, all else on a thread of the client's own.
     ///
     /// # Errors
     /// [`Error`] says which address failed, and why.
@@ -106,24 +105,20 @@ impl ClientBuilder {
         if endpoints.is_empty() {
             return Err(Error::NoEndpoint);
         }
-        let runtime = Runtime::current_or_own().map_err(|error| Error::Unreachable {
-            tried: vec![format!("no thread for the client's tasks: {error}")],
-        })?;
-        let client = self.over(endpoints, runtime.clone());
-        runtime.within(client.hub().connection(Route::Any)).await?;
+        let client = self.over(endpoints);
+        let hub = client.hub();
+        hub.runtime().within(hub.connection(Route::Any)).await?;
         Ok(client)
     }
 
-    /// A client of a node in this program, instead of any endpoint. Its tasks run where [`ClientBuilder::connect`] says. It connects when it is used for
-    /// the first time.
-    ///
-    /// # Errors
-    /// No thread can be had for its tasks.
-    pub fn local(self, node: LocalEndpoint) -> std::io::Result<Client> {
-        Ok(self.over(vec![Endpoint::Local(node)], Runtime::current_or_own()?))
+    /// A client of a node in this program, instead of any endpoint. It connects when it is used for the first time; where its tasks run,
+    /// [`ClientBuilder::connect`] says.
+    #[must_use]
+    pub fn local(self, node: LocalEndpoint) -> Client {
+        self.over(vec![Endpoint::Local(node)])
     }
 
-    fn over(self, endpoints: Vec<Endpoint>, runtime: Runtime) -> Client {
+    fn over(self, endpoints: Vec<Endpoint>) -> Client {
         let options = HubOptions {
             endpoints,
             cluster: self.cluster,
@@ -134,6 +129,6 @@ impl ClientBuilder {
             // Silence for two of these ends a connection.
             quiet: (self.request_timeout / 2).max(Duration::from_millis(1)),
         };
-        Client::new(Hub::new(options, runtime), self.append)
+        Client::new(Hub::new(options), self.append)
     }
 }

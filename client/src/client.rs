@@ -4,7 +4,7 @@
 //! Keeps:  cloning is cheap; clones share connections and pipelines.
 //! Never:  decides what may be retried: the pipelines' state does for appends, `ask` for all else.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,9 +30,23 @@ pub struct Client {
 struct Shared {
     hub: Arc<Hub>,
     append: PipelineOptions,
-    plain: OnceLock<Pipeline>,
+    plain: Shelf,
     /// Apart from the plain ones, and one at a time: a conflict would make all behind it go a second time.
-    conditional: OnceLock<Pipeline>,
+    conditional: Shelf,
+}
+
+/// A pipeline that is kept; begun again where the runtime that it ran in took it along.
+#[derive(Debug, Default)]
+struct Shelf(Mutex<Option<Arc<Pipeline>>>);
+
+impl Shelf {
+    fn get(&self, begin: impl FnOnce() -> Pipeline) -> Arc<Pipeline> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = kept.as_ref().filter(|pipeline| !pipeline.is_gone()) {
+            return Arc::clone(pipeline);
+        }
+        Arc::clone(kept.insert(Arc::new(begin())))
+    }
 }
 
 /// Where the log starts and ends.
@@ -67,7 +81,7 @@ impl Client {
     }
 
     pub(crate) fn new(hub: Arc<Hub>, append: PipelineOptions) -> Self {
-        let (plain, conditional) = (OnceLock::new(), OnceLock::new());
+        let (plain, conditional) = (Shelf::default(), Shelf::default());
         Self { shared: Arc::new(Shared { hub, append, plain, conditional }) }
     }
 
@@ -91,9 +105,9 @@ impl Client {
     ) -> Result<Appended, AppendError> {
         let Shared { hub, append, plain, conditional } = &*self.shared;
         let pipeline = match options.expect_end {
-            None => plain.get_or_init(|| Pipeline::start(hub.clone(), *append)),
+            None => plain.get(|| Pipeline::start(hub.clone(), *append)),
             Some(_) => conditional
-                .get_or_init(|| Pipeline::start(hub.clone(), PipelineOptions { entries_max: 1, ..*append })),
+                .get(|| Pipeline::start(hub.clone(), PipelineOptions { entries_max: 1, ..*append })),
         };
         pipeline.append_with(payload, options).await?.await
     }

@@ -70,7 +70,7 @@ struct Slot {
 }
 
 impl Hub {
-    pub(crate) fn new(options: HubOptions, runtime: Runtime) -> Arc<Self> {
+    pub(crate) fn new(options: HubOptions) -> Arc<Self> {
         Arc::new_cyclic(|hub: &Weak<Self>| Self {
             members: Mutex::new(Members::new(options.endpoints.clone(), options.cluster)),
             options,
@@ -79,7 +79,7 @@ impl Hub {
             reader: Slot::default(),
             end: AtomicU64::new(0),
             uploads: Uploads::new(hub.clone()),
-            runtime,
+            runtime: Runtime::default(),
             offers: Offers::default(),
         })
     }

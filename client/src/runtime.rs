@@ -1,42 +1,29 @@
 //! Runtime: where a client's tasks run and its timers tick.
 //!
-//! Owns:   a thread of its own, for a client that was made outside of any runtime; else nothing.
-//! Keeps:  whoever waits for a client may do so anywhere: in another runtime, or in none.
+//! Owns:   a thread, from the first call that comes from outside of any tokio runtime; it ends with the client.
+//! Keeps:  whoever waits for a client may do so anywhere. Within a runtime, all that a call needs runs there, as with any tokio library;
+//!         what a runtime that is gone took along (connections, pipelines) is begun again in the next.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// The runtime of a client's own work.
-#[derive(Clone, Debug)]
-pub(crate) struct Runtime {
-    handle: Handle,
-    _thread: Option<Arc<Thread>>,
-}
+/// The caller's runtime, or the client's own.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Runtime(Arc<OnceLock<Thread>>);
 
 /// A thread that ends with the last who needs it.
 #[derive(Debug)]
 struct Thread {
+    handle: Handle,
     _ends: oneshot::Sender<()>,
 }
 
-impl Runtime {
-    /// The one that this runs in, or one of its own.
-    ///
-    /// # Errors
-    /// No thread can be had for it.
-    pub(crate) fn current_or_own() -> std::io::Result<Self> {
-        match Handle::try_current() {
-            Ok(handle) => Ok(Self { handle, _thread: None }),
-            Err(_) => Self::own(),
-        }
-    }
-
-    /// A thread for this client alone, which lives as long as the client does.
-    fn own() -> std::io::Result<Self> {
+impl Thread {
+    fn start() -> std::io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (ends, ended) = oneshot::channel::<()>();
@@ -45,21 +32,35 @@ impl Runtime {
             let _ = runtime.block_on(ended);
         };
         std::thread::Builder::new().name("loglog-client".to_owned()).spawn(work)?;
-        Ok(Self { handle, _thread: Some(Arc::new(Thread { _ends: ends })) })
+        Ok(Self { handle, _ends: ends })
+    }
+}
+
+impl Runtime {
+    fn own(&self) -> &Handle {
+        &self.0.get_or_init(|| Thread::start().expect("a thread for the client's tasks")).handle
     }
 
+    /// # Panics
+    /// Outside of any runtime, if the system gives no thread.
     pub(crate) fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
     {
-        self.handle.spawn(task)
+        match Handle::try_current() {
+            Ok(current) => current.spawn(task),
+            Err(_) => self.own().spawn(task),
+        }
     }
 
-    /// Lets `future` use this runtime's timers and sockets, whoever polls it.
+    /// Lets `future` use timers, sockets and tasks, whoever polls it.
+    ///
+    /// # Panics
+    /// As [`Runtime::spawn`].
     pub(crate) async fn within<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
         std::future::poll_fn(|context| {
-            let _here = self.handle.enter();
+            let _here = Handle::try_current().is_err().then(|| self.own().enter());
             future.as_mut().poll(context)
         })
         .await
@@ -71,12 +72,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn timers_and_tasks_of_one_runtime_serve_who_has_none() {
-        let runtime = Runtime::current_or_own().unwrap();
+    fn timers_and_tasks_are_there_for_who_has_none() {
+        let runtime = Runtime::default();
         let slept = runtime.within(async {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
             tokio::spawn(async { 7 }).await.unwrap()
         });
         assert_eq!(crate::block_on(slept), 7);
+    }
+
+    #[test]
+    fn who_has_a_runtime_uses_that() {
+        let (runtime, own) = (Builder::new_current_thread().build().unwrap(), Runtime::default());
+        let id = runtime.block_on(own.within(async { Handle::current().id() }));
+        assert_eq!(id, runtime.handle().id());
+        assert!(own.0.get().is_none(), "no thread was needed");
     }
 }

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use futures_util::TryStreamExt;
 use futures_util::future::join_all;
+use futures_util::{StreamExt, TryStreamExt};
 use loglog::{
-    AppendError, Client, Entry, Error, NewMember, Node, NodeBuilder, NodeId, Offset, PipelineOptions,
-    block_on,
+    AppendError, Client, Entry, Error, MemoryLog, NewMember, Node, NodeBuilder, NodeId, Offset,
+    PipelineOptions, block_on,
 };
 use loglog_integration_tests::layout::{Layout, Place};
 use tokio::runtime::{Builder, Runtime};
@@ -111,6 +111,72 @@ fn what_it_is_told_wrongly_is_named() {
     let error = start(builder(dir.path()).join("ab1e".parse().unwrap()).listen_peers("127.0.0.1:0"));
     assert!(error.contains("listen.client"), "{error}");
     assert!(!dir.path().join("meta").exists(), "nothing was made");
+}
+
+/// What a runtime that is gone took along is begun again in the next; and there need be none.
+#[test]
+fn its_log_outlives_the_runtimes_that_it_was_used_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = block_on(builder(dir.path()).start()).unwrap();
+    let (log, memory) = (node.log(), MemoryLog::new());
+    for log in [&log, memory.client()] {
+        for round in 0..6 {
+            let append = async {
+                log.append(format!("round {round}")).await.unwrap();
+                // A read that waits for ever, and goes with its runtime.
+                let mut follow = log.follow(log.end(false).await.unwrap());
+                tokio::spawn(async move { follow.next().await });
+                tokio::task::yield_now().await;
+            };
+            match round % 3 {
+                0 => Builder::new_current_thread().enable_all().build().unwrap().block_on(append),
+                1 => runtime().block_on(append),
+                _ => drop(block_on(log.append(format!("round {round}"))).unwrap()),
+            }
+            let found: Vec<Entry> = block_on(log.entries(..).try_collect()).unwrap();
+            assert_eq!(found.len(), round + 1);
+        }
+    }
+    // Nothing is left of their connections.
+    let began = Instant::now();
+    loop {
+        let status = block_on(log.status()).unwrap();
+        if status.connections == 1 && status.waiting_reads == 0 {
+            break;
+        }
+        assert!(began.elapsed() < DEADLINE, "{status:?}");
+    }
+    block_on(node.shutdown()).unwrap();
+}
+
+/// A member that waits for the others gives up its ports when it is given up.
+#[test]
+fn a_start_that_is_given_up_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let places = places();
+    runtime().block_on(async {
+        for _ in 0..3 {
+            let mut builder = builder(dir.path()).cluster("ab1e".parse().unwrap());
+            for (node, place) in (1..).zip(&places) {
+                builder = builder.member(node, &place.peer, &place.client);
+            }
+            let mut starting = Box::pin(builder.start());
+            // It waits for the others, and is found where it listens.
+            let began = Instant::now();
+            while tokio::net::TcpStream::connect(&places[0].peer).await.is_err() {
+                assert!(began.elapsed() < DEADLINE, "it does not listen");
+                let looked = tokio::time::timeout(Duration::from_millis(1), &mut starting).await;
+                assert!(looked.is_err(), "it waits");
+            }
+            drop(starting);
+            let began = Instant::now();
+            while let Err(error) = std::net::TcpListener::bind(&places[0].peer) {
+                assert!(began.elapsed() < DEADLINE, "{error}");
+                tokio::task::yield_now().await;
+            }
+            println!("its port was free {:?} after it was given up", began.elapsed());
+        }
+    });
 }
 
 /// Several nodes, each a log of its own, and a node that is dropped.

@@ -8,7 +8,8 @@
 use loglog_proto::RequestId;
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::request::{BadRequest, Request};
-use tokio::sync::mpsc::UnboundedReceiver;
+use loglog_proto::response::Response;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::reader::{BATCH_BYTES, BATCH_REQUESTS, Batch, cost};
 use crate::credits::Credits;
@@ -16,20 +17,30 @@ use crate::credits::Credits;
 /// The receiving side of a connection.
 pub(super) struct LocalReader {
     requests: UnboundedReceiver<Vec<Request>>,
+    /// Closed by the client's end, which may keep the other channel open: the runtime that its task ran in is gone.
+    responses: UnboundedSender<Vec<Response>>,
     waiting: Option<Vec<Request>>,
     credits: Credits,
 }
 
 impl LocalReader {
-    pub(super) fn new(requests: UnboundedReceiver<Vec<Request>>, credits: Credits) -> Self {
-        Self { requests, waiting: None, credits }
+    pub(super) fn new(
+        requests: UnboundedReceiver<Vec<Request>>,
+        responses: UnboundedSender<Vec<Response>>,
+        credits: Credits,
+    ) -> Self {
+        Self { requests, responses, waiting: None, credits }
     }
 
     /// The next requests; `None` when the client is gone.
     pub(super) async fn next(&mut self) -> Option<Batch> {
         let mut requests = match self.waiting.take() {
             Some(waiting) => waiting,
-            None => self.requests.recv().await?,
+            None => tokio::select! {
+                biased;
+                requests = self.requests.recv() => requests?,
+                () = self.responses.closed() => return None,
+            },
         };
         // What came meanwhile goes along.
         while requests.len() < BATCH_REQUESTS

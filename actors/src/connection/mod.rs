@@ -131,8 +131,8 @@ impl Connection {
                 }));
             }
             Halves::Local(LocalSocket { requests, responses }) => {
+                let reader = LocalReader::new(requests, responses.clone(), self.credits.clone());
                 self.outbox = Some(Outbox::Local(responses, Vec::new()));
-                let reader = LocalReader::new(requests, self.credits.clone());
                 ctx.add_stream(unfold(reader, |mut reader| async move {
                     reader.next().await.map(|batch| (Ok(batch), reader))
                 }));

@@ -16,7 +16,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_rt::Arbiter;
 use loglog_core::Role;
 use loglog_storage::{DataDir, InstallError, Known};
 use slog::{Logger, error, info, warn};
@@ -40,6 +39,7 @@ use crate::services::Services;
 use crate::stats::{ActorStats, State};
 use crate::storage_group::{self, RecoveryError, StorageGroup};
 use crate::supervisor::{ChildEvent, Handle};
+use crate::thread::Thread;
 use crate::upload_buffer::UploadBuffer;
 use crate::watch::Watch;
 
@@ -80,7 +80,7 @@ pub struct Node {
     stats: Arc<ActorStats>,
     _watch: Watch,
     address: Option<SocketAddr>,
-    net: Arbiter,
+    net: Thread,
     log: Logger,
 }
 

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
-use actix_rt::Arbiter;
 use loglog_core::Settings;
 use loglog_core::upload::UploadLimits;
 use loglog_proto::{ClusterId, Incarnation, Index};
@@ -18,7 +17,7 @@ use rand::{Rng, SeedableRng};
 use slog::{Logger, info, warn};
 use tokio::sync::mpsc::unbounded_channel;
 
-use super::{Node, NodeError, NodeOptions, permanent, tree};
+use super::{GROUP_TIMEOUT, Node, NodeError, NodeOptions, permanent, tree};
 use crate::admin::Admin;
 use crate::admin::sources::Sources;
 use crate::client_socket::{ClientSockets, UnixSocket};
@@ -45,6 +44,7 @@ use crate::services::Services;
 use crate::stats::State;
 use crate::storage_group::{Fatal, GroupParts, Opened, RecoveryError, StorageGroup};
 use crate::supervisor::Supervisor;
+use crate::thread::Thread;
 use crate::upload_buffer::{self, UploadBuffer};
 use crate::view::LogView;
 use crate::watch::Watch;
@@ -78,7 +78,7 @@ impl Node {
         let (supervisor, events) = Supervisor::with_registry(log.clone(), rng.random(), registry);
         let (fatal_sender, mut fatal) = unbounded_channel();
         let fatal_handle = Fatal::new(fatal_sender);
-        let net = Arbiter::new();
+        let net = Thread::start();
         let consensus_arbiter = net.handle();
         let (view, slot, faults) =
             (Arc::new(LogView::default()), ConsensusSlot::default(), Faults::default());
@@ -245,11 +245,17 @@ impl Node {
             .then(|| (identity.address.clone(), reached_at(options.advertise_client.as_ref(), address)));
         group.set_peers(peers.start(&state.membership, receiver), here.clone());
         group.run();
+        // From here on there is a writer: who gives this start up must not leave the directory to another node while that one may write (S13).
+        let running = Running(Some(Arc::clone(&dir)));
         // A client that knew more of the log before a restart is not to be told that it ends earlier. (A panic
         // meanwhile is seen to once the node serves: then clients wait instead.)
         let began_waiting = Instant::now();
         while is_alone && view.committed() < end && began_waiting.elapsed() < COMMIT_TIMEOUT {
             if let Ok(reason) = fatal.try_recv() {
+                // A member that hangs keeps the directory.
+                if tokio::time::timeout(GROUP_TIMEOUT, group.stop(true)).await.is_ok() {
+                    running.seen_to();
+                }
                 return Err(NodeError::Disk(reason));
             }
             actix_rt::time::sleep(Duration::from_millis(1)).await;
@@ -297,6 +303,7 @@ impl Node {
         let local = LocalPort::new(connections.clone(), Arc::clone(&services));
         sources.set_serving(true);
         stats.set_state(State::Running);
+        running.seen_to();
         Ok(Self {
             sources,
             admin,
@@ -322,6 +329,21 @@ impl Node {
             net,
             log,
         })
+    }
+}
+
+/// A storage group that nobody has yet who would stop it: if none comes, its directory stays locked for as long as this process lives.
+struct Running(Option<Arc<DataDir>>);
+
+impl Running {
+    fn seen_to(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        std::mem::forget(self.0.take());
     }
 }
 

@@ -48,7 +48,8 @@ impl LocalLink {
         let welcome = welcome(reply.ok_or_else(lost)?, &endpoint, cluster)?;
         let waiting = Arc::new(Waiting(Mutex::new(Some(Pending::new(HELLO_ID + 1)))));
         let (alive, life) = unbounded_channel();
-        tokio::spawn(receive(responses, Arc::clone(&waiting), life));
+        let receiver = Receiver { responses, waiting: Arc::clone(&waiting), _life: life };
+        tokio::spawn(receiver.run());
         Ok((Self { requests, waiting, alive }, welcome))
     }
 
@@ -87,20 +88,30 @@ impl Waiting {
     }
 }
 
-/// Takes what the node answers until it ends the connection or breaks the protocol.
-async fn receive(
-    mut responses: UnboundedReceiver<Vec<Response>>,
+/// The receiving side. Whatever ends it, also the end of the runtime that it runs in, is the connection's end.
+struct Receiver {
+    responses: UnboundedReceiver<Vec<Response>>,
     waiting: Arc<Waiting>,
     _life: UnboundedReceiver<()>,
-) {
-    while let Some(replies) = responses.recv().await {
-        let mut waiting = waiting.lock();
-        let Some(pending) = waiting.as_mut() else { break };
-        let delivered = replies.into_iter().try_for_each(|reply| pending.deliver(reply));
-        pending.flush();
-        if delivered.is_err() {
-            break;
+}
+
+impl Receiver {
+    /// Takes what the node answers until that ends the connection or breaks the protocol.
+    async fn run(mut self) {
+        while let Some(replies) = self.responses.recv().await {
+            let mut waiting = self.waiting.lock();
+            let Some(pending) = waiting.as_mut() else { break };
+            let delivered = replies.into_iter().try_for_each(|reply| pending.deliver(reply));
+            pending.flush();
+            if delivered.is_err() {
+                break;
+            }
         }
     }
-    waiting.lock().take();
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.waiting.lock().take();
+    }
 }

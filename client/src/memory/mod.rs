@@ -48,14 +48,11 @@ pub struct MemoryLog {
 
 impl MemoryLog {
     /// An empty log: as of any node that has just started, it holds one entry of Raft's own.
-    ///
-    /// # Panics
-    /// Outside of a tokio runtime, if the system gives no thread.
     #[must_use]
     pub fn new() -> Self {
         let node = Arc::new(MemoryNode::new());
-        let local = Client::builder().local(LocalEndpoint::new(node.clone()));
-        Self { client: local.expect("a thread for the client's tasks"), node }
+        let client = Client::builder().local(LocalEndpoint::new(node.clone()));
+        Self { client, node }
     }
 
     /// The client, for what a [`Log`] does not offer. Members cannot be managed here.

@@ -91,6 +91,11 @@ impl Pipeline {
         Self { commands, budget, options, runtime }
     }
 
+    /// Whether its task is gone, with the runtime that it ran in.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.commands.is_closed()
+    }
+
     /// Hands in an append. Waits only for room in the byte budget; the [`Ticket`] waits for the outcome.
     ///
     /// # Errors
