@@ -92,7 +92,8 @@ async fn pipelines_keep_their_order(log: &impl Log) {
     let mut expected = from;
     for (number, ticket) in tickets.into_iter().enumerate() {
         let place = ticket.await.unwrap();
-        assert_eq!(place.offset, expected, "of {number}");
+        // An entry of Raft's own may lie between.
+        assert!(place.offset >= expected, "{number} lies at {}, before {expected}", place.offset);
         expected = place.end;
     }
     let entries = all(log, from).await;
@@ -206,7 +207,7 @@ async fn sizes_have_limits(log: &impl Log) {
     let mut last = place.end;
     for ticket in tickets {
         let place = ticket.await.unwrap();
-        assert_eq!(place.offset, last);
+        assert!(place.offset >= last);
         last = place.end;
     }
 }
@@ -282,7 +283,9 @@ fn inside_the_program() {
 fn inside_the_program_as_one_of_three() {
     let dir = tempfile::tempdir().unwrap();
     runtime().block_on(async {
-        let nodes = crate::embedded::three(dir.path(), &[("segment.bytes_max", "64 KiB")]).await;
+        // Slow to elect: what is asked of here is a log that nobody disturbs.
+        let set = [("segment.bytes_max", "64 KiB"), ("raft.tick", "200 ms")];
+        let nodes = crate::embedded::three(dir.path(), &set).await;
         // One that follows: it finds the leader through the network, and reads here.
         let follower = crate::embedded::follower(&nodes).await;
         conforms(follower.log()).await;
