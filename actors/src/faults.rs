@@ -95,10 +95,12 @@ impl Faults {
     where
         A: Actor<Context = Ctx<A>> + Handler<Fault>,
     {
-        let (faults, own_name, handle) = (self.clone(), name.to_owned(), handle.clone());
+        // Not its owner, which it would keep for ever, and with it every actor here.
+        let inner = Arc::downgrade(&self.inner);
+        let (own_name, handle) = (name.to_owned(), handle.clone());
         let inject = move |how| {
-            if how == How::Started {
-                faults.lock().at_start.insert(own_name.clone());
+            if let (How::Started, Some(inner)) = (how, inner.upgrade()) {
+                Self { inner }.lock().at_start.insert(own_name.clone());
             }
             // An actor that is down already has what it was asked for.
             let _ = handle.tell(Fault(how));
