@@ -3,7 +3,7 @@
 //! ```text
 //!   Check ─► refused at once: trimmed, beyond the end, busy, no log
 //!        └─► the segment is read, twice where it does not hold ─┬─► sound
-//!                                                               ├─► damaged, and nobody has it: told, served on
+//!                                                               ├─► damaged, and nobody has it, or the rest cannot be read: told, served on
 //!                                                               └─► a peer gives the batch, checked ─► Suspected ─► the node:
 //!                                                                   storage group through recovery and Mender (S10)
 //! ```
@@ -123,7 +123,12 @@ impl Integrity {
         };
         let reading = tokio::task::spawn_blocking(move || reader.check(offset, committed));
         let internal = |error: &dyn std::fmt::Display| Refusal::new(Code::Internal, error.to_string());
-        let SegmentCheck { header, path, damage, misread } = match reading.await {
+        let read = reading.await;
+        // A snapshot's files, or a repaired one, may have taken the place of what was read: that is no damage.
+        if self.view.generation() != generation || self.view.consensus().is_none() {
+            return Err(down());
+        }
+        let SegmentCheck { header, path, damage, misread, unreadable } = match read {
             Ok(Ok(checked)) => checked,
             Ok(Err(ReadError::Trimmed { start })) => return Err(Refusal::trimmed(offset, start)),
             Ok(Err(ReadError::BeyondEnd { end })) => return Err(Refusal::beyond_end(offset, end)),
@@ -153,7 +158,15 @@ impl Integrity {
         self.measures.found_damage();
         error!(self.log, "the log is damaged: a client said so, and the disk does not hold what was written";
             "segment" => %path.display(), "offset" => at.get(), "batch" => %log_id, "what" => &detail);
-        match self.who_mends(log_id, at).await {
+        // Recovery reads on, and what it cannot read ends the process (S2), where this life serves all that can be read.
+        let mends = match unreadable {
+            None => self.who_mends(log_id, at).await,
+            Some(why) => Err(format!(
+                "what follows it in the file cannot be read, so that a repair would fail ({why}): look at this machine's disk, \
+                and replace this node with one on a sound disk: `loglog members replace`"
+            )),
+        };
+        match mends {
             Ok(peer) => {
                 let suspected = Suspected { offset: at, generation, lease };
                 // A node that no longer listens is ending, and its next start finds this.

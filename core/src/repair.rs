@@ -29,6 +29,16 @@ pub struct Answer {
     pub until: Option<Located>,
 }
 
+impl Answer {
+    /// What is left of it where the peer did not give what it says it holds: the answer comes from its memory, and its own disk may be
+    /// damaged at the same place. What it knows to be committed is proof all the same.
+    #[must_use]
+    pub fn without_what_it_holds(self) -> Self {
+        let nothing = |located: Located| Located { held: None, ..located };
+        Self { first: nothing(self.first), until: self.until.map(nothing) }
+    }
+}
+
 /// What is to be done next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -185,6 +195,31 @@ mod tests {
             let equal = [answer(Some(id(3, 22)), id(3, 20)), answer(Some(id(3, 22)), id(3, 20))];
             assert_eq!(decide(&gap(mark), &equal), Step::Copy { peer: 0, last: id(3, 22) });
         }
+    }
+
+    /// Found by a reviewer: of two that say they hold the batch, the one that is asked first was damaged there too, and was asked for ever.
+    #[test]
+    fn s10_who_does_not_give_what_it_holds_is_left_out() {
+        let until = Until { last: id(3, 29), offset: Offset::new(5000) };
+        let wide = Gap { until: Some(until), ..gap(25) };
+        let holds = |last| {
+            let located = located(Some(last), id(3, 19));
+            Some(Answer { first: located, until: Some(located) })
+        };
+        for gap in [gap(25), wide] {
+            let mut answers = [holds(id(3, 29)), None, holds(id(3, 29))];
+            for peer in [0, 2] {
+                assert_eq!(decide(&gap, &answers), Step::Copy { peer, last: id(3, 29) });
+                answers[peer] = answers[peer].map(Answer::without_what_it_holds);
+            }
+            assert_eq!(decide(&gap, &answers), Step::Wait(Why::NotHeld), "nobody is left");
+        }
+        let proof = answer(Some(id(4, 20)), id(4, 20)).map(Answer::without_what_it_holds);
+        assert_eq!(
+            decide(&gap(10), &[proof]),
+            Step::Cut,
+            "what is committed there disproves ours, copied or not"
+        );
     }
 
     /// Found by the simulator (seed 125 of its first day): a peer that was cut off held batches 20 to 33 of term 3, of which the others

@@ -257,6 +257,39 @@ fn s10_two_nodes_damaged_at_different_places_repair_each_other_while_the_third_i
     verify_compare(&mut cluster);
 }
 
+/// Found by a reviewer: the peer that a damaged node asks first says that it holds the batch, and is damaged there too.
+#[test]
+fn s10_two_nodes_damaged_at_the_same_place_are_both_repaired_from_the_third() {
+    let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_loglogd"), 3);
+    let mut appender = Appender::new(1, cluster.clients());
+    fill(&mut appender, 1, 200, 4 << 20);
+    let (end, _) = cluster.converge();
+    let right = read(&cluster, 3, end, true).0.unwrap();
+    // Peers are asked in the order of their numbers, so 3, which is whole, comes last.
+    for (first, then) in [(1, 2), (2, 1)] {
+        for at in [0, 1] {
+            for id in [first, then] {
+                let path = &segments(&cluster, id)[at].1;
+                flip(path, usize::try_from(std::fs::metadata(path).unwrap().len()).unwrap() / 2);
+            }
+            for id in [first, then] {
+                let offset = segments(&cluster, id)[at].0;
+                let checked = ask(cluster.client(id), offset).unwrap();
+                assert_eq!(checked.verdict, Verdict::Repairing, "{checked:?}");
+                until("it is whole", DEADLINE, || {
+                    ask(cluster.client(id), offset).is_ok_and(|it| it.verdict == Verdict::Sound)
+                });
+            }
+        }
+    }
+    for id in cluster.ids() {
+        assert!(read(&cluster, id, end, true) == (Ok(right.clone()), Vec::new()));
+        assert_eq!(cluster.status(id).unwrap().restarts, 0);
+    }
+    check(&cluster, &[appender]);
+    verify_compare(&mut cluster);
+}
+
 #[test]
 fn a_node_that_is_alone_says_that_it_is_damaged_and_serves_on() {
     let cluster = Cluster::alone(env!("CARGO_BIN_EXE_loglogd"));

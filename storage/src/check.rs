@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!     header ─► batch ─► batch ─► … ─► the segment's end, or what is committed of it
-//!                          └─ does not hold: let go of the cached pages, read all of it again
+//!                          └─ does not hold: let go of the cached pages, read all of it again, and then the rest of the file
 //! ```
 //!
 //! Owns:   the judgement of one segment's committed bytes.
@@ -20,8 +20,12 @@ use crate::meta::Mark;
 use crate::reader::{LogReader, ReadError};
 use crate::recovery::survey::{Found, read_header};
 use crate::recovery::walk::Walker;
+use crate::scan::position;
 use crate::shared::Segment;
-use crate::vfs::OpenMode;
+use crate::vfs::{OpenMode, read_full_at};
+
+/// Bytes of the rest read at once.
+const REST_CHUNK: usize = 1 << 20;
 
 /// What a check found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +38,8 @@ pub struct SegmentCheck {
     pub damage: Option<DamagedBatch>,
     /// What the first reading found and the second did not: memory is at fault, not the disk.
     pub misread: Option<DamagedBatch>,
+    /// Why the rest of a damaged file cannot be read: a repair, which reads all of it, would fail on that, for good (S2).
+    pub unreadable: Option<String>,
 }
 
 /// A batch that does not hold.
@@ -62,16 +68,44 @@ impl LogReader {
             None => None,
         };
         let misread = first.filter(|_| second.is_none());
-        Ok(SegmentCheck { header: segment.header, path: segment.path, damage: second, misread })
+        let unreadable = match &second {
+            Some(damage) => self.read_rest(&segment, damage.offset)?,
+            None => None,
+        };
+        Ok(SegmentCheck { header: segment.header, path: segment.path, damage: second, misread, unreadable })
     }
 
     /// The first batch before `end` that does not hold.
     fn look(&self, segment: &Segment, end: Offset) -> Result<Option<DamagedBatch>, ReadError> {
-        self.read_through(segment, end).map_err(|failure| {
-            // It may have been trimmed since the table was looked at.
-            let start = self.start();
-            if segment.header.base_offset < start { ReadError::Trimmed { start } } else { failure.into() }
+        self.read_through(segment, end).map_err(|failure| match self.is_trimmed(segment) {
+            Some(start) => ReadError::Trimmed { start },
+            None => failure.into(),
         })
+    }
+
+    /// The log's start, where the segment lies before it: it may have been trimmed since the table was looked at.
+    fn is_trimmed(&self, segment: &Segment) -> Option<Offset> {
+        Some(self.start()).filter(|start| segment.header.base_offset < *start)
+    }
+
+    /// Why the file cannot be read from `from` to its end. What it holds there is not judged.
+    fn read_rest(&self, segment: &Segment, from: Offset) -> Result<Option<String>, ReadError> {
+        let Segment { header, path, .. } = segment;
+        let reading = || -> Result<(), IoFailure> {
+            let file = self.vfs().open(path, OpenMode::Read).meant("open", path)?;
+            let (mut at, mut chunk) = (position(header.base_offset, from), vec![0; REST_CHUNK]);
+            loop {
+                match read_full_at(&*file, &mut chunk, at).meant("read", path)? {
+                    0 => return Ok(()),
+                    read => at += read as u64,
+                }
+            }
+        };
+        let Err(failure) = reading() else { return Ok(None) };
+        match self.is_trimmed(segment) {
+            Some(start) => Err(ReadError::Trimmed { start }),
+            None => Ok(Some(failure.to_string())),
+        }
     }
 
     fn read_through(&self, segment: &Segment, end: Offset) -> Result<Option<DamagedBatch>, IoFailure> {

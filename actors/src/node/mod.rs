@@ -296,10 +296,19 @@ impl Node {
         if let Ok(reason) = self.fatal.try_recv() {
             return Err(NodeError::Disk(reason));
         }
-        let known = self.group.known(offset, is_in_peace);
+        // The last of the others may have left while this one was stopping; now that it is down, the members stay who they are. Without
+        // them nobody could repair what recovery would find, so it is not told where to look: it comes back as from any other restart.
+        let is_alone = self.identity.others().is_empty();
+        let known = if is_alone { None } else { self.group.known(offset, is_in_peace) };
         self.lease = Some(lease);
         self.recover(known).await?;
-        if self.mending.is_none() {
+        if is_alone {
+            error!(self.log, "the damage stays: the other members are gone"; "offset" => offset.get());
+            return Ok(());
+        }
+        // What was trimmed meanwhile was not looked at, and is no more.
+        let is_there = self.services.view.reader().is_some_and(|reader| reader.start() <= offset);
+        if self.mending.is_none() && is_there {
             self.services.integrity.was_fruitless();
         }
         Ok(())

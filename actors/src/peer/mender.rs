@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   open ─► a gap ─► ask every peer ─► core::repair decides ─┬─► copy ─┐
-//!     ▲                                                      ├─► cut ──┤
+//!     ▲                                ▲                     ├─► cut ──┤
+//!     │                                └─ without that peer ─┤ failed  │
 //!     │                                                      └─► wait  │ 0.2 s … 2 s
 //!     └────────────────────────────────────────────────────────────────┘
 //! ```
@@ -42,7 +43,7 @@ pub(crate) struct Mender {
     log: Logger,
 }
 
-/// Why a step came to nothing.
+/// Why a step, or a copy, came to nothing.
 enum Failed {
     /// Ask again, or another peer.
     Later(String),
@@ -143,9 +144,28 @@ impl Mender {
     }
 
     async fn step(&mut self, gap: &Gap) -> Result<(), Failed> {
-        let (answers, silent) = self.ask(gap).await;
-        match repair::decide(gap, &answers) {
-            Step::Copy { peer, last } => self.copy(peer, gap, last).await,
+        let (mut answers, silent) = self.ask(gap).await;
+        let mut failed = String::new();
+        loop {
+            let step = repair::decide(gap, &answers);
+            let Step::Copy { peer, last } = step else {
+                return self.without_a_copy(step, gap, failed + &silent).await;
+            };
+            match self.copy(peer, gap, last).await {
+                // It says from memory what it holds, and may be damaged there as we are: in this round it is not asked again.
+                Err(Failed::Later(why)) => {
+                    failed += &format!("; {why}");
+                    answers[peer] = answers[peer].map(Answer::without_what_it_holds);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// A step other than a copy; `said` is what peers said that gave none.
+    async fn without_a_copy(&mut self, step: Step, gap: &Gap, said: String) -> Result<(), Failed> {
+        match step {
+            Step::Copy { .. } => Ok(()),
             Step::Trim(header) => {
                 let (dir, offset) = (Arc::clone(&self.dir), gap.offset);
                 let repaired = blocking(move || dir.repair(header, offset)?.finish());
@@ -158,7 +178,7 @@ impl Mender {
                 self.options.uncommitted_from = Some(gap.offset);
                 Ok(())
             }
-            Step::Wait(why) => Err(Failed::Later(format!("{why}{silent}"))),
+            Step::Wait(why) => Err(Failed::Later(format!("{why}{said}"))),
         }
     }
 
@@ -185,21 +205,21 @@ impl Mender {
         (answers, silent)
     }
 
-    /// Copies the gap, or what of it lies in its first segment, and puts it in place.
+    /// Copies the gap, or what of it lies in its first segment, and puts it in place. `Later` where nothing of it came.
     async fn copy(&mut self, peer: usize, gap: &Gap, last: LogId) -> Result<(), Failed> {
         let source = &mut self.peers[peer];
         let node = source.peer().id.node();
         let wanted = gap.until.map_or(gap.used.max(gap.mark.offset), |until| until.offset);
         let (mut first, mut offset, mut repair) = (gap.first, gap.offset, None::<Repair>);
-        let end = loop {
+        let broken_off = loop {
             let chunk = match source.chunk(first, offset, last).await {
                 Ok(chunk) => chunk,
-                // What has come so far is kept: the rest may come from another peer.
-                Err(error) if repair.is_some() => break Err(error),
+                // What has come so far is kept: the rest is the next gap, and may come from another peer.
+                Err(error) if repair.is_some() => break Some(error),
                 Err(error) => return Err(Failed::Later(format!("node {node}: {}", words(&error)))),
             };
             if repair.as_ref().is_some_and(|repair| repair.header() != chunk.header) {
-                break Ok(());
+                break None;
             }
             (first, offset) = (chunk.next, chunk.end());
             let (dir, from) = (Arc::clone(&self.dir), gap.offset);
@@ -213,16 +233,26 @@ impl Mender {
             });
             repair = Some(adding.await.map_err(Failed::Final)??);
             if first > last.index || offset >= wanted {
-                break Ok(());
+                break None;
             }
         };
         let Some(repair) = repair else { return Ok(()) };
         let (base, end_offset) = (repair.header().base_offset, repair.end());
-        let aside = blocking(move || repair.finish()).await.map_err(Failed::Final)??;
+        let dir = Arc::clone(&self.dir);
+        let finishing = blocking(move || {
+            let finished = repair.finish();
+            // Whoever drops this mender meanwhile leaves the directory locked for as long as this writes (S13).
+            drop(dir);
+            finished
+        });
+        let aside = finishing.await.map_err(Failed::Final)??;
         self.measures.repaired();
         warn!(self.log, "repaired a range of the log from another node"; "node" => node.get(), "segment" => %base,
             "from" => gap.offset.get(), "to" => end_offset.get(), "kept_aside" => ?aside);
-        end.map_err(|error| Failed::Later(format!("node {node}: {}", words(&error))))
+        if let Some(error) = broken_off {
+            warn!(self.log, "the copy broke off"; "node" => node.get(), "why" => words(&error));
+        }
+        Ok(())
     }
 
     /// Says what is waited for, once for each change.

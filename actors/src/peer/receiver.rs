@@ -150,7 +150,8 @@ async fn receive(parts: ReceiverParts, receive: Receive) -> Result<Received, Rec
                 (first, offset) = (chunk.next, chunk.end());
                 parts.traffic.fetched(chunk.bytes.len());
                 pace.take(chunk.bytes.len() as u64).await;
-                installer = blocking(move || put(installer, &chunk)).await??;
+                let dir = Arc::clone(&parts.dir);
+                installer = blocking(move || put(&dir, installer, &chunk)).await??;
             }
             Err(error) => {
                 let node = source.peer().id.to_string();
@@ -164,7 +165,8 @@ async fn receive(parts: ReceiverParts, receive: Receive) -> Result<Received, Rec
     Ok(Received { installer, last, end: offset, generation })
 }
 
-fn put(mut installer: Installer, chunk: &Chunk) -> Result<Installer, InstallError> {
+/// Writes a chunk. The directory is held meanwhile, also where this actor is gone by then: nobody else may lock it yet (S13).
+fn put(_dir: &Arc<DataDir>, mut installer: Installer, chunk: &Chunk) -> Result<Installer, InstallError> {
     if chunk.offset == chunk.header.base_offset {
         installer.segment(chunk.header)?;
     }

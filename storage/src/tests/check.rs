@@ -1,12 +1,15 @@
 //! A segment of a log in use that somebody doubts: what the check finds, and what recovery does with what is known.
 
+use std::ffi::OsString;
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use loglog_proto::{Index, Length, Offset, Term};
 
 use super::kit::{Chain, open};
-use crate::vfs::SimVfs;
+use crate::vfs::{DirLockGuard, OpenMode, SimVfs, VfsFile};
 use crate::{DataDir, Gap, Known, Mark, OpenError, OpenOptions, ReadError, Recovered, Vfs};
 
 const D: &str = "/d";
@@ -71,6 +74,100 @@ fn a_check_looks_at_nothing_that_is_not_committed() {
         let refused = check(offset, committed).unwrap_err();
         assert!(matches!(refused, ReadError::BeyondEnd { .. }), "{offset} {committed}: {refused}");
     }
+}
+
+/// A disk with a sector that cannot be read, at this position of every file that is opened to be read.
+#[derive(Clone, Debug)]
+struct BadSector(SimVfs, Arc<AtomicU64>);
+
+#[derive(Debug)]
+struct BadFile(Arc<dyn VfsFile>, Arc<AtomicU64>);
+
+impl Vfs for BadSector {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
+        let file = self.0.open(path, mode)?;
+        Ok(if mode == OpenMode::Read { Arc::new(BadFile(file, Arc::clone(&self.1))) } else { file })
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.remove(path)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        self.0.list(dir)
+    }
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.0.exists(path)
+    }
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.0.create_dir_all(dir)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.sync_dir(dir)
+    }
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        self.0.free_bytes(dir)
+    }
+    fn try_lock_dir(&self, dir: &Path) -> io::Result<Box<dyn DirLockGuard>> {
+        self.0.try_lock_dir(dir)
+    }
+}
+
+impl VfsFile for BadFile {
+    fn read_at(&self, into: &mut [u8], pos: u64) -> io::Result<usize> {
+        let bad = self.1.load(Ordering::Relaxed);
+        match (pos..pos + into.len() as u64).contains(&bad) {
+            true => Err(io::Error::other("a bad sector")),
+            false => self.0.read_at(into, pos),
+        }
+    }
+    fn write_all_at(&self, bytes: &[u8], pos: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, pos)
+    }
+    fn write_all_vectored_at(&self, slices: &[IoSlice<'_>], pos: u64) -> io::Result<()> {
+        self.0.write_all_vectored_at(slices, pos)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+    fn sync_all(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn allocate(&self, pos: u64, len: u64) -> io::Result<()> {
+        self.0.allocate(pos, len)
+    }
+}
+
+/// Found by a reviewer: a check stopped at the damage, and the recovery that came of it read on and ended the process.
+#[test]
+fn s10_a_check_that_finds_damage_says_whether_the_rest_of_the_file_can_be_read() {
+    let (sim, bad) = (SimVfs::new(), Arc::new(AtomicU64::new(u64::MAX)));
+    let vfs: Arc<dyn Vfs> = Arc::new(BadSector(sim.clone(), Arc::clone(&bad)));
+    let (_dir, mut log) = open(&vfs, Path::new(D), 8 << 20);
+    let mut chain = Chain::new();
+    let batches: Vec<_> = (0..20).map(|_| chain.next(1, &[100_000])).collect();
+    log.writer.write(&batches).unwrap();
+    let end = log.reader.end();
+    let check = || log.reader.check(Offset::ZERO, end);
+    sim.corrupt(&segment(0), 64 + 100_100, 1).unwrap();
+    let checked = check().unwrap();
+    assert!(checked.damage.is_some() && checked.unreadable.is_none(), "{checked:?}");
+    for at in [1_000_000, 64 + end.get() - 1] {
+        bad.store(at, Ordering::Relaxed);
+        let checked = check().unwrap();
+        assert!(checked.damage.is_some(), "{checked:?}");
+        assert!(checked.unreadable.unwrap().contains("a bad sector"));
+    }
+    bad.store(u64::MAX, Ordering::Relaxed);
+    sim.corrupt(&segment(0), 64 + 100_100, 1).unwrap();
+    assert!(check().unwrap().damage.is_none());
 }
 
 /// The gap that a recovery with this knowledge tells of; none if it opens.
