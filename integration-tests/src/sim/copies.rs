@@ -266,22 +266,31 @@ impl World {
         // Who was switched off for good says nothing any more, and whoever runs the cluster knows it.
         let silent = |peer: &&RaftId| self.by_id.get(peer).is_none_or(|at| self.nodes[*at].is_gone());
         let switched_off = peers.iter().filter(silent).count();
-        let answers: Vec<Option<Answer>> =
+        let mut answers: Vec<Option<Answer>> =
             peers.iter().map(|peer| self.locate(at, *peer, &gap, &mut trimmed)).collect();
         if trimmed > 0 && trimmed + switched_off == peers.len() {
             // What is missing here is gone everywhere: the node has to be replaced, as its log says.
             return self.give_up_on(at);
         }
-        let step = repair::decide(&gap, &answers);
-        self.tell(|| format!("node {at} mends {} at {}: {step:?}", gap.first, gap.offset));
-        let repaired = match step {
-            Step::Copy { peer, last } => self.copy_gap(at, &dir, peers[peer], &gap, last),
-            Step::Trim(header) => dir.repair(header, gap.offset).and_then(Repair::finish).map(|_| true),
-            Step::Cut => {
-                options.uncommitted_from = Some(gap.offset);
-                Ok(true)
-            }
-            Step::Wait(_) => Ok(false),
+        let repaired = loop {
+            let step = repair::decide(&gap, &answers);
+            self.tell(|| format!("node {at} mends {} at {}: {step:?}", gap.first, gap.offset));
+            break match step {
+                Step::Copy { peer, last } => match self.copy_gap(at, &dir, peers[peer], &gap, last) {
+                    Ok(false) => {
+                        // It does not give what it says it holds: whoever else does is asked at once, as the mender has it.
+                        answers[peer] = answers[peer].map(Answer::without_what_it_holds);
+                        continue;
+                    }
+                    copied => copied,
+                },
+                Step::Trim(header) => dir.repair(header, gap.offset).and_then(Repair::finish).map(|_| true),
+                Step::Cut => {
+                    options.uncommitted_from = Some(gap.offset);
+                    Ok(true)
+                }
+                Step::Wait(_) => Ok(false),
+            };
         };
         let delay = match repaired {
             Ok(true) => 10 * MS,
