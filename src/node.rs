@@ -48,8 +48,8 @@ struct About {
     admin_address: Option<SocketAddr>,
 }
 
-/// Why a node did not start.
-#[derive(Debug, thiserror::Error)]
+/// Why a node did not start. Shown for debugging it is the same words: a `main` that returns it prints these.
+#[derive(thiserror::Error)]
 pub enum StartError {
     /// It cannot be what it was told to be.
     #[error(transparent)]
@@ -60,6 +60,12 @@ pub enum StartError {
     /// The system gives no thread.
     #[error("no thread for the node: {0}")]
     Thread(#[source] io::Error),
+}
+
+impl fmt::Debug for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// Why a node ended by itself: what [`NodeError`] says, shared among all who ask.

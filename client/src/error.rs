@@ -99,7 +99,10 @@ pub enum Error {
         source: EntryError,
     },
     /// Bytes that follow a whole entry are none.
-    #[error("the bytes that {} returned are damaged ({source}): read from another node", a_node(node))]
+    #[error(
+        "the bytes that {} returned are damaged ({source}), and no other node gave the right ones",
+        a_node(node)
+    )]
     Damaged {
         /// What does not hold.
         source: EntryError,

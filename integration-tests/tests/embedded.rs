@@ -102,6 +102,7 @@ fn what_it_is_told_wrongly_is_named() {
     let start = |builder: NodeBuilder| block_on(builder.start()).unwrap_err().to_string();
     let error = start(builder(dir.path()).listen("nonsense"));
     assert!(error.contains("listen.client") && error.contains("nonsense"), "{error}");
+    assert!(error.contains("builder") && !error.contains("--set"), "{error}");
     let error = start(builder(dir.path()).set("segment.byts_max", "1 MiB"));
     assert!(error.contains("segment.bytes_max"), "{error}");
     let error = start(builder(dir.path()).id(0));

@@ -17,6 +17,8 @@ pub enum Layer {
     Variable(String),
     /// By `--set`.
     Flag,
+    /// By the program that the node is part of.
+    Builder,
 }
 
 impl fmt::Display for Layer {
@@ -26,6 +28,7 @@ impl fmt::Display for Layer {
             Self::File(path) => write!(f, "file {}", path.display()),
             Self::Variable(name) => write!(f, "variable {name}"),
             Self::Flag => f.write_str("flag --set"),
+            Self::Builder => f.write_str("the node's builder"),
         }
     }
 }

@@ -43,13 +43,13 @@ impl Sources {
     /// # Errors
     /// [`ConfigError`], the first mistake found.
     pub fn load(&self) -> Result<Effective, ConfigError> {
-        let effective = self.lay()?;
+        let effective = self.lay(&Layer::Flag)?;
         effective.check()?;
         Ok(effective)
     }
 
-    /// Reads every layer. What no key can know of itself is not yet checked.
-    pub(crate) fn lay(&self) -> Result<Effective, ConfigError> {
+    /// Reads every layer, of which `set` is the last. What no key can know of itself is not yet checked.
+    pub(crate) fn lay(&self, set: &Layer) -> Result<Effective, ConfigError> {
         let mut effective = Effective::default();
         if let Some(path) = &self.file {
             let text = std::fs::read_to_string(path)
@@ -71,7 +71,7 @@ impl Sources {
                 return Err(ConfigError::Flag { found: assignment.clone() });
             };
             let value = Value::new(None, ValueKind::String(text.to_owned()));
-            effective.lay_over(vec![(key.trim().to_owned(), value)], |_| Layer::Flag)?;
+            effective.lay_over(vec![(key.trim().to_owned(), value)], |_| set.clone())?;
         }
         Ok(effective)
     }

@@ -138,7 +138,7 @@ pub(super) fn optional_path(value: &Value) -> Result<Option<PathBuf>, Problem> {
 
 /// A file's permissions, in octal digits.
 pub(super) fn permissions(value: &Value) -> Result<u32, Problem> {
-    let expected = || "expected permissions as octal digits in quotes, such as \"660\"".to_owned();
+    let expected = || "expected permissions as octal digits, such as \"660\"".to_owned();
     let mode = u32::from_str_radix(text(value).map_err(|_| expected())?, 8).map_err(|_| expected())?;
     if mode <= 0o777 { Ok(mode) } else { Err(expected()) }
 }

@@ -9,7 +9,7 @@ use loglog_client::ClusterId;
 use slog::{Discard, Logger, o};
 
 use super::{Node, StartError, spawn};
-use crate::config::Sources;
+use crate::config::{Layer, Sources};
 use crate::options::node_options;
 
 /// What a [`Node`] is told before it starts.
@@ -29,7 +29,7 @@ impl NodeBuilder {
         Self { data_dir: None, members: Vec::new(), set: set.to_vec(), logger: None }
     }
 
-    /// Where its log lies; made if missing. Default `./loglog-data`. A daemon's directory will do, and the other way round.
+    /// Where its log lies, whatever is set as `data.dir`; made if missing. Default `./loglog-data`. A daemon's directory will do, and the other way round.
     pub fn data_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.data_dir = Some(dir.into());
         self
@@ -103,7 +103,7 @@ impl NodeBuilder {
             set.push(format!("cluster.nodes=[{}]", members.join(", ")));
         }
         let sources = Sources { file: None, environment: Some(Default::default()), set };
-        let mut effective = sources.lay()?;
+        let mut effective = sources.lay(&Layer::Builder)?;
         effective.config.data.dir = data_dir.unwrap_or(effective.config.data.dir);
         let config = &mut effective.config;
         if let Some(own) = config.cluster.nodes.iter().find(|member| member.id == config.node.id) {

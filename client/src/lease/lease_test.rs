@@ -96,7 +96,7 @@ async fn others_entries_and_other_leases_do_not_matter() {
         log.append("of somebody else").await.unwrap();
         assert_eq!(lease.renew().await.unwrap(), Some(token));
     }
-    log.append("lease release 32 leader's").await.unwrap();
+    log.append(format!("lease release {token} leader's")).await.unwrap();
     assert_eq!(lease.try_acquire().await.unwrap(), Some(token));
 }
 

@@ -141,9 +141,16 @@ impl<T> ModelNode<T> {
     }
 
     /// A new leader opens its term.
+    #[cfg(test)]
     pub(crate) fn noop(&mut self) {
+        self.begin_term(Bytes::new());
+    }
+
+    /// The same, with what the leader says of it.
+    pub(crate) fn begin_term(&mut self, payload: Bytes) {
         let sequence = Sequence::new(self.entries.len() as u64);
-        self.write(WriterId::NONE, sequence, Bytes::new(), Length::of(OVERHEAD));
+        let length = Length::of(OVERHEAD + payload.len());
+        self.write(WriterId::NONE, sequence, payload, length);
     }
 
     /// Commits up to `count` more entries.

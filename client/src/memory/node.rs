@@ -7,6 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use loglog_proto::entry::Kind;
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::limits::{
@@ -59,7 +60,10 @@ struct Inner {
 impl MemoryNode {
     pub(super) fn new() -> Self {
         let mut model = ModelNode::new(MEMORY, WRITER_SEQUENCES_MAX);
-        model.noop();
+        // As a leader's: its wall clock, eight bytes, so that offsets are those of a node.
+        let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let clock = u64::try_from(clock.as_millis()).unwrap_or_default();
+        model.begin_term(Bytes::copy_from_slice(&clock.to_le_bytes()));
         let inner = Inner { model, raw: RawLog::new(Offset::ZERO), encoded: 0, is_paused: false };
         let cluster = std::iter::repeat_with(|| ClusterId::new(rand::random())).flatten().next();
         let log = MemoryState {

@@ -150,7 +150,7 @@ async fn it_takes_snapshots_by_itself_every_so_many_bytes() {
     let (log, dir) = (MemoryLog::new(), tempfile::tempdir().unwrap());
     let options = ReplicaOptions { snapshot_every: Some(Length::new(200)), ..kept(&dir) };
     let mut replica = open(&log, options).await.unwrap();
-    let all = append_all(&log, 10).await; // 39 bytes each, behind 32 of Raft's own
+    let all = append_all(&log, 10).await; // 39 bytes each, behind 40 of Raft's own
     replica.catch_up().await.unwrap();
     drop(replica);
     let replica = open(&log, kept(&dir)).await.unwrap();
