@@ -6,12 +6,26 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use loglog_proto::frame::{LENGTH, split};
-use loglog_proto::request::{PROTOCOL_VERSION, Request, RequestBody};
+use loglog_proto::request::{Append, PROTOCOL_VERSION, Request, RequestBody};
 use loglog_proto::response::{Response, ResponseBody};
-use loglog_proto::{RequestId, error::Code};
+use loglog_proto::{Offset, RequestId, Sequence, WriterId, error::Code};
 
 /// Longer than any answer takes.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The next append of the one writer of a test, numbered from 1; without a payload it was uploaded before.
+#[must_use]
+pub fn append(sequence: u64, payload: Option<Bytes>) -> Append {
+    Append {
+        writer: WriterId::new(7),
+        previous: (sequence > 1).then(|| Sequence::new(sequence - 1)),
+        sequence: Sequence::new(sequence),
+        known_end: Some(Offset::ZERO),
+        expect_end: None,
+        crc: None,
+        payload,
+    }
+}
 
 /// A blocking connection.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use loglog_integration_tests::{Daemon, RawClient, within};
+use loglog_integration_tests::{Daemon, RawClient, raw, within};
 use loglog_proto::error::Code;
 use loglog_proto::limits::{FRAME_BYTES_MAX, PAYLOAD_BYTES_MAX};
 use loglog_proto::request::{Append, PROTOCOL_VERSION, Read, RequestBody, Upload};
@@ -14,15 +14,7 @@ use loglog_proto::{ClusterId, Offset, Sequence, WriterId};
 use crate::daemon;
 
 fn append(sequence: u64, payload: impl Into<Bytes>) -> Append {
-    Append {
-        writer: WriterId::new(7),
-        previous: (sequence > 1).then(|| Sequence::new(sequence - 1)),
-        sequence: Sequence::new(sequence),
-        known_end: Some(Offset::ZERO),
-        expect_end: None,
-        crc: None,
-        payload: Some(payload.into()),
-    }
+    raw::append(sequence, Some(payload.into()))
 }
 
 fn appended(client: &mut RawClient, append: Append) -> Appended {

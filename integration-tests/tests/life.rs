@@ -3,23 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use loglog_integration_tests::RawClient;
-use loglog_proto::request::{Append, Read, RequestBody};
+use loglog_integration_tests::{RawClient, raw};
+use loglog_proto::Offset;
+use loglog_proto::request::{Read, RequestBody};
 use loglog_proto::response::ResponseBody;
-use loglog_proto::{Offset, Sequence, WriterId};
 
 use crate::daemon;
 
 fn append(sequence: u64, payload: &'static [u8]) -> RequestBody {
-    RequestBody::Append(Append {
-        writer: WriterId::new(7),
-        previous: (sequence > 1).then(|| Sequence::new(sequence - 1)),
-        sequence: Sequence::new(sequence),
-        known_end: Some(Offset::ZERO),
-        expect_end: None,
-        crc: None,
-        payload: Some(Bytes::from_static(payload)),
-    })
+    RequestBody::Append(raw::append(sequence, Some(Bytes::from_static(payload))))
 }
 
 fn read(offset: Offset, wait_ms: u64) -> RequestBody {

@@ -5,10 +5,10 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use loglog_integration_tests::{Daemon, RawClient, Tmpfs, until, within};
+use loglog_integration_tests::{Daemon, RawClient, Tmpfs, raw, until, within};
 use loglog_proto::error::Code;
 use loglog_proto::limits::PAYLOAD_BYTES_MAX;
-use loglog_proto::request::{Append, Read, Request, RequestBody, Upload};
+use loglog_proto::request::{Read, Request, RequestBody, Upload};
 use loglog_proto::response::{Appended, ResponseBody, Status};
 use loglog_proto::{Offset, RequestId, Sequence, WriterId};
 
@@ -18,15 +18,7 @@ use crate::daemon;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 fn append(sequence: u64, payload: Option<Bytes>) -> RequestBody {
-    RequestBody::Append(Append {
-        writer: WriterId::new(7),
-        previous: (sequence > 1).then(|| Sequence::new(sequence - 1)),
-        sequence: Sequence::new(sequence),
-        known_end: Some(Offset::ZERO),
-        expect_end: None,
-        crc: None,
-        payload,
-    })
+    RequestBody::Append(raw::append(sequence, payload))
 }
 
 fn bytes(length: usize) -> Option<Bytes> {

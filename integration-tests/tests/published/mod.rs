@@ -23,13 +23,13 @@ use bytes::Bytes;
 use loglog_integration_tests::appender::payload;
 use loglog_integration_tests::sim::queue::SECOND;
 use loglog_integration_tests::sim::{Counts, Fault, Options, run};
-use loglog_integration_tests::{Appender, Cluster, RawClient, until, within};
+use loglog_integration_tests::{Appender, Cluster, RawClient, raw, until, within};
 use loglog_proto::crc32c;
 use loglog_proto::error::Code;
 use loglog_proto::manage::{Change, NewMember};
 use loglog_proto::request::{Append, RequestBody};
 use loglog_proto::response::ResponseBody;
-use loglog_proto::{NodeId, Offset, Sequence, WriterId};
+use loglog_proto::{NodeId, Sequence, WriterId};
 
 use crate::repair::{check, fill};
 
@@ -145,13 +145,5 @@ fn simulate(seeds: std::ops::Range<u64>, nodes: u32, faults: &[Fault]) {
 
 /// The append of one writer's next entry.
 fn append(sequence: u64, payload: impl Into<Bytes>) -> RequestBody {
-    RequestBody::Append(Append {
-        writer: WriterId::new(7),
-        previous: (sequence > 1).then(|| Sequence::new(sequence - 1)),
-        sequence: Sequence::new(sequence),
-        known_end: Some(Offset::ZERO),
-        expect_end: None,
-        crc: None,
-        payload: Some(payload.into()),
-    })
+    RequestBody::Append(raw::append(sequence, Some(payload.into())))
 }
