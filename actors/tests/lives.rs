@@ -2,43 +2,17 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod kit;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use loglog_actors::{Node, NodeError, NodeOptions};
-use loglog_proto::{Length, NodeId};
+use loglog_actors::{Node, NodeError};
 use slog::{Discard, Logger, o};
 
-const DEADLINE: Duration = Duration::from_secs(30);
+use kit::options;
 
-fn options(dir: &Path, node: u32) -> NodeOptions {
-    NodeOptions {
-        data_dir: dir.to_owned(),
-        cluster: None,
-        node: NodeId::new(node).unwrap(),
-        listen_client: None,
-        listen_unix: None,
-        listen_peer: None,
-        listen_admin: None,
-        cluster_nodes: Vec::new(),
-        join: false,
-        advertise_client: None,
-        advertise_peer: None,
-        segment_bytes_max: Length::new(1 << 20),
-        upload_bytes_max: 64 << 20,
-        connection_bytes_max: 32 << 20,
-        connections_max: 5,
-        bulk_bytes_per_second: 0,
-        free_min: 0,
-        accept_loss: false,
-        tick: Duration::from_millis(50),
-        are_faults_allowed: false,
-        config: Vec::new(),
-        log_control: None,
-        measure: true,
-        version: "0",
-    }
-}
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// One life, on a thread of its own, as a program has it.
 fn live(dir: &Path, node: u32) -> Result<(), NodeError> {

@@ -1,6 +1,6 @@
 //! A node inside the program: how it starts, ends, is shared, moves out and grows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -114,6 +114,46 @@ fn what_it_is_told_wrongly_is_named() {
     assert!(!dir.path().join("meta").exists(), "nothing was made");
 }
 
+/// Whatever an append that the end of its node overtook is told, is so: acknowledged, it is there; certainly not done, it never will be.
+#[test]
+fn s30_what_is_said_of_appends_in_flight_at_a_shutdown_is_true() {
+    let dir = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        let (mut acknowledged, mut denied, mut unknown) = (BTreeMap::new(), BTreeSet::new(), 0);
+        for round in 0..10 {
+            let node = builder(dir.path()).start().await.unwrap();
+            let pipeline = node.log().pipeline(PipelineOptions::default());
+            let mut tickets = Vec::new();
+            for number in 0..2000 {
+                let payload = format!("{round} {number}");
+                tickets.push((payload.clone(), pipeline.append(payload).await.unwrap()));
+            }
+            // In the midst of them, a little later each time.
+            for (payload, ticket) in tickets.drain(..round * 100) {
+                acknowledged.insert(ticket.await.unwrap().offset, payload);
+            }
+            node.shutdown().await.unwrap();
+            for (payload, ticket) in tickets {
+                match tokio::time::timeout(DEADLINE, ticket).await.unwrap() {
+                    Ok(place) => assert_eq!(acknowledged.insert(place.offset, payload), None),
+                    Err(error) if error.may_have_happened() => unknown += 1,
+                    Err(_) => assert!(denied.insert(payload)),
+                }
+            }
+        }
+        let node = builder(dir.path()).start().await.unwrap();
+        let found = entries(&node.log()).await.into_iter();
+        let found: BTreeMap<_, _> =
+            found.map(|it| (it.offset, String::from_utf8(it.payload.to_vec()).unwrap())).collect();
+        println!("{} acknowledged, {} denied, {unknown} unknown", acknowledged.len(), denied.len());
+        assert!(acknowledged.iter().all(|(offset, payload)| found.get(offset) == Some(payload)));
+        assert!(found.values().all(|payload| !denied.contains(payload)));
+        assert_eq!(found.values().collect::<BTreeSet<_>>().len(), found.len(), "none twice");
+        assert!(!denied.is_empty() || unknown > 0, "the end overtook some");
+        node.shutdown().await.unwrap();
+    });
+}
+
 /// What a runtime that is gone took along is begun again in the next; and there need be none.
 #[test]
 fn its_log_outlives_the_runtimes_that_it_was_used_in() {
@@ -187,8 +227,7 @@ fn several_live_side_by_side_and_one_that_is_dropped_stops() {
     runtime().block_on(async {
         let starting = (0..4).map(|it| builder(&dir.path().join(it.to_string())).start());
         let nodes: Vec<Node> = join_all(starting).await.into_iter().map(|it| it.unwrap()).collect();
-        let clusters: std::collections::BTreeSet<_> =
-            nodes.iter().map(|it| it.cluster().to_string()).collect();
+        let clusters: BTreeSet<_> = nodes.iter().map(|it| it.cluster().to_string()).collect();
         assert_eq!(clusters.len(), 4);
         for (number, node) in nodes.iter().enumerate() {
             node.log().append(format!("of node {number}")).await.unwrap();
