@@ -88,7 +88,7 @@ impl Hub {
         &self.options
     }
 
-    /// Where everything of this client runs.
+    /// Where what a call begins runs.
     pub(crate) fn runtime(&self) -> &Runtime {
         &self.runtime
     }

@@ -53,7 +53,7 @@
 //! # }
 //! ```
 //!
-//! - [`Client`]: connects, appends, reads, asks how a node is. All of it needs a tokio runtime with I/O and time.
+//! - [`Client`]: connects, appends, reads, asks how a node is. Within a tokio runtime (with I/O and time) it works there; a program without one waits with [`block_on`].
 //! - [`Pipeline`] and [`Ticket`]: appends at full speed.
 //! - [`Entries`], [`Follow`], [`Client::tail_start`]: the log as entries.
 //! - [`PackBuilder`], [`Pack`], [`Entry::events`]: events within entries, compressed and with checksums of their own by choice; see [`pack`].

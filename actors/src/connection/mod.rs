@@ -24,7 +24,6 @@ use std::time::{Duration, Instant};
 use actix::ActorFutureExt;
 use actix::fut::wrap_future;
 use actix::{Actor, ActorContext, AsyncContext, Handler, Message, StreamHandler};
-
 use futures_util::stream::unfold;
 use loglog_core::upload::ClientId;
 use loglog_proto::error::{Code, Refusal};
