@@ -23,9 +23,10 @@ use loglog_core::{Append, Consensus as Core, Effects, Role, old_batches};
 use loglog_proto::error::Refusal;
 use loglog_proto::peer::{PeerAccepted, PeerStanding, RaftMessage};
 use loglog_proto::{LogId, RaftId, Term};
-use loglog_storage::{LogReader, Member, Meta};
+use loglog_storage::{LogReader, Member, Meta, NewBatch};
 use serde_json::{Value, json};
 use slog::{info, warn};
+use tokio::sync::oneshot;
 
 use crate::faults::{Fault, Faults, fail_as_told};
 use crate::guard::Ctx;
@@ -143,6 +144,16 @@ pub struct Refusals(pub Vec<(Ticket, Refusal)>);
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct AskEnd(pub Ticket);
+
+/// Asks for a batch that is not synced here yet. Nothing is answered where there is none.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Unsynced {
+    /// Which.
+    pub batch: LogId,
+    /// Where it goes.
+    pub answer: oneshot::Sender<NewBatch>,
+}
 
 /// A write group is durable.
 #[derive(Clone, Copy, Debug, Message)]
@@ -488,6 +499,17 @@ impl Handler<AskEnd> for Consensus {
     fn handle(&mut self, AskEnd(ticket): AskEnd, ctx: &mut Self::Context) {
         self.core.end(ticket);
         self.turn_soon(ctx);
+    }
+}
+
+impl Handler<Unsynced> for Consensus {
+    type Result = ();
+
+    fn handle(&mut self, Unsynced { batch, answer }: Unsynced, _ctx: &mut Self::Context) {
+        if let Some(batch) = self.core.unsynced(batch) {
+            // A peer that is gone needs it no more.
+            let _ = answer.send(batch.clone());
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use actix::{Actor, AsyncContext, Handler, Message};
 use loglog_core::{Truncation, WriteGroup};
 use loglog_proto::Offset;
-use loglog_storage::{LogReader, LogWriter, NewBatch, WriteError};
+use loglog_storage::{LogReader, LogWriter, WriteError};
 use serde_json::{Value, json};
 use slog::{info, warn};
 
@@ -92,7 +92,9 @@ impl SegmentWriter {
                 None => Ok(()),
             };
             let (before, began) = (self.writer.end(), self.parts.measures.now());
-            let result = result.and_then(|()| self.writer.write(&group.batches));
+            // Of a group that found no room, a part may be written.
+            let written = group.batches.partition_point(|batch| batch.offset < before);
+            let result = result.and_then(|()| self.writer.write(&group.batches[written..]));
             let bytes = (self.writer.end() - before).get();
             self.parts.written.fetch_add(bytes, Ordering::Relaxed);
             match result {
@@ -105,8 +107,6 @@ impl SegmentWriter {
                     self.report(number);
                 }
                 Err(error @ WriteError::NoSpace { .. }) => {
-                    let done = self.writer.end();
-                    group.batches.retain(|batch: &NewBatch| batch.offset >= done);
                     if !std::mem::replace(&mut self.is_full, true) {
                         warn!(ctx.log(), "the disk is full, waiting for room"; "error" => %error);
                     }

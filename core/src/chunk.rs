@@ -41,6 +41,9 @@ impl Chunk {
     /// What does not hold, in words.
     pub fn check(copy: &Copy, copied: Copied) -> Result<Self, String> {
         let Copied { header, offset, bytes, .. } = copied;
+        let Some(header) = header else {
+            return Err("bytes that are in no segment yet".to_owned());
+        };
         let is_first = copy.first == header.base_index;
         if offset != copy.offset || offset < header.base_offset || is_first != (offset == header.base_offset)
         {
@@ -122,8 +125,12 @@ mod tests {
         let copy =
             Copy { id: RequestId::new(1), first: Index::new(9), last, offset: Offset::new(100), limit: 1 };
         let checked = |copy: Copy, header, offset, bytes: Vec<u8>| {
-            let copied =
-                Copied { id: copy.id, header, offset: Offset::new(offset), bytes: Bytes::from(bytes) };
+            let copied = Copied {
+                id: copy.id,
+                header: Some(header),
+                offset: Offset::new(offset),
+                bytes: Bytes::from(bytes),
+            };
             Chunk::check(&copy, copied)
         };
         let chunk = checked(copy, header, 100, batches(3, 2)).unwrap();

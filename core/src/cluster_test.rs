@@ -135,7 +135,7 @@ impl Node {
             assert!(truncation.to >= self.mark.offset, "s05: never below the mark");
             self.disk.retain(|batch| batch.log_id.index < truncation.first_removed);
         }
-        for batch in group.batches {
+        for batch in group.batches.iter().cloned() {
             assert_eq!(batch.offset, self.end(), "contiguous on disk");
             self.disk.push(batch);
         }

@@ -5,12 +5,14 @@
 //!         checked before it leaves.
 //! Never:  waits for anything but the disk: a shell calls it where that may take its time.
 
+use bytes::Bytes;
+use loglog_proto::entry::{Prefix, encode_into};
 use loglog_proto::error::{Code, Detail, Refusal};
 use loglog_proto::limits::BATCH_BYTES_MAX;
 use loglog_proto::peer::{Copied, Copy, Locate, Located, PEER_FRAME_BYTES_MAX};
 use loglog_proto::walk::{WholeBatches, whole_batches};
-use loglog_proto::{Index, LogId};
-use loglog_storage::{LogReader, ReadError};
+use loglog_proto::{Index, Length, LogId};
+use loglog_storage::{LogReader, NewBatch, ReadError};
 
 /// The most bytes in one answer.
 const BYTES_MAX: usize = PEER_FRAME_BYTES_MAX / 2;
@@ -57,7 +59,29 @@ pub fn copy(reader: &LogReader, copy: Copy) -> Result<Copied, Refusal> {
     }
     // Bytes that turn out damaged behind whole batches are refused when they are asked for next.
     let bytes = bytes.slice(..(end - copy.offset).as_usize());
-    Ok(Copied { id: copy.id, header: segment.header, offset: copy.offset, bytes })
+    Ok(Copied { id: copy.id, header: Some(segment.header), offset: copy.offset, bytes })
+}
+
+/// The bytes that a batch of our log will have once it is written, if it is all that the peer wants.
+#[must_use]
+pub fn unsynced(batch: &NewBatch, copy: Copy) -> Option<Copied> {
+    if (copy.first, copy.last, copy.offset) != (batch.log_id.index, batch.log_id, batch.offset) {
+        return None;
+    }
+    let mut bytes = Vec::new();
+    for (at, entry) in batch.entries.iter().enumerate() {
+        let prefix = Prefix {
+            kind: entry.kind,
+            last_of_batch: at + 1 == batch.entries.len(),
+            payload_len: u32::try_from(entry.payload.len()).expect("payloads are under 16 MiB"),
+            term: batch.log_id.term,
+            writer: entry.writer,
+            sequence: entry.sequence,
+        };
+        let offset = batch.offset + Length::of(bytes.len());
+        encode_into(&mut bytes, offset, &prefix, &entry.payload, entry.payload_crc);
+    }
+    Some(Copied { id: copy.id, header: None, offset: batch.offset, bytes: Bytes::from(bytes) })
 }
 
 /// What our log holds at an index. `committed` is how far we know it to be committed.
@@ -116,6 +140,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::chunk::Chunk;
 
     const D: &str = "/d";
 
@@ -163,7 +188,7 @@ mod tests {
         let copied = copy(&log.reader, copied).map_err(|refusal| refusal.code)?;
         let expected = log.reader.read(copied.offset, copied.bytes.len(), log.reader.end()).unwrap();
         assert_eq!(copied.bytes, expected);
-        Ok((copied.header.base_offset.get(), copied.bytes.len()))
+        Ok((copied.header.unwrap().base_offset.get(), copied.bytes.len()))
     }
 
     #[test]
@@ -196,6 +221,28 @@ mod tests {
         log.writer.write(&[batch(3, 6), batch(3, 7)]).unwrap();
         assert_eq!(answer(&log, asked(8, 600, log_id(2, 9), 10_000)), Err(Code::NotUploaded));
         assert_eq!(answer(&log, asked(8, 600, log_id(3, 9), 10_000)), Ok((600, 200)));
+    }
+
+    #[test]
+    fn s34_a_batch_that_is_not_synced_has_the_bytes_that_it_will_have_and_is_in_no_segment() {
+        let (_sim, _dir, mut log) = log();
+        let mut next = batch(2, 8);
+        next.entries.push(batch(2, 9).entries.remove(0));
+        let wanted = asked(10, 800, next.log_id, 1);
+        assert_eq!(copy(&log.reader, wanted).unwrap_err().code, Code::NotUploaded);
+        let copied = unsynced(&next, wanted).unwrap();
+        // Who copies a log cannot do with it: where segments begin would be open.
+        assert!(Chunk::check(&wanted, copied.clone()).unwrap_err().contains("no segment"));
+        log.writer.write(std::slice::from_ref(&next)).unwrap();
+        assert_eq!(copy(&log.reader, wanted).unwrap().bytes, copied.bytes);
+        for (first, offset, last) in [
+            (9, 800, next.log_id),
+            (10, 700, next.log_id),
+            (10, 800, log_id(3, 10)),
+            (10, 800, log_id(2, 11)),
+        ] {
+            assert_eq!(unsynced(&next, asked(first, offset, last, 1000)), None);
+        }
     }
 
     #[test]

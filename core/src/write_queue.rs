@@ -9,6 +9,7 @@
 //! Never:  holds more groups with the writer than it was told.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use loglog_proto::{Index, Length, LogId, Offset};
 use loglog_storage::NewBatch;
@@ -20,8 +21,8 @@ pub struct WriteGroup {
     pub number: u64,
     /// What is to be removed first.
     pub truncate: Option<Truncation>,
-    /// In the log's order.
-    pub batches: Vec<NewBatch>,
+    /// In the log's order. Shared, since peers may ask for them until they are synced.
+    pub batches: Arc<[NewBatch]>,
 }
 
 /// An uncommitted suffix that another leader's log replaces (Raft §5.3; SAFETY S5).
@@ -50,8 +51,7 @@ pub(crate) struct WriteQueue {
     groups_max: usize,
     group_bytes: Length,
     waiting: VecDeque<Item>,
-    /// Number, what is durable once it is synced, and how many items are done then.
-    writing: VecDeque<(u64, Durable, u64)>,
+    writing: VecDeque<Writing>,
     /// Number of each `Ready`, and how many items must be done for it.
     readies: VecDeque<(u64, u64)>,
     durable: Durable,
@@ -61,6 +61,17 @@ pub(crate) struct WriteQueue {
     taken: u64,
     done: u64,
     next_group: u64,
+}
+
+/// A group that the writer has.
+#[derive(Debug)]
+struct Writing {
+    number: u64,
+    batches: Arc<[NewBatch]>,
+    /// Once it is synced.
+    durable: Durable,
+    /// How many items are done then.
+    done: u64,
 }
 
 #[derive(Debug)]
@@ -154,7 +165,8 @@ impl WriteQueue {
         }
         let number = self.next_group;
         self.next_group += 1;
-        self.writing.push_back((number, durable, self.taken));
+        let batches: Arc<[NewBatch]> = batches.into();
+        self.writing.push_back(Writing { number, batches: Arc::clone(&batches), durable, done: self.taken });
         Some(WriteGroup { number, truncate, batches })
     }
 
@@ -163,9 +175,18 @@ impl WriteQueue {
     /// # Panics
     /// If it is not the oldest one with the writer: a message of another generation came through (S13).
     pub(crate) fn synced(&mut self, number: u64) {
-        let (oldest, durable, done) = self.writing.pop_front().expect("the writer syncs what it was given");
-        assert_eq!(oldest, number, "groups are synced in order");
-        (self.durable, self.done) = (durable, done);
+        let oldest = self.writing.pop_front().expect("the writer syncs what it was given");
+        assert_eq!(oldest.number, number, "groups are synced in order");
+        (self.durable, self.done) = (oldest.durable, oldest.done);
+    }
+
+    /// A batch that is not synced yet.
+    pub(crate) fn unsynced(&self, batch: LogId) -> Option<&NewBatch> {
+        let waiting = self.waiting.iter().filter_map(|item| match item {
+            Item::Write(batch, _) => Some(batch),
+            Item::Truncate(_) => None,
+        });
+        self.writing.iter().flat_map(|group| &*group.batches).chain(waiting).find(|it| it.log_id == batch)
     }
 
     /// The newest `Ready` that has become persisted since the last call.

@@ -201,7 +201,7 @@ fn peer_messages(contents: &[(&str, bytes::Bytes)]) {
     let entries: Vec<RaftEntry> = contents.iter().map(entry).collect();
     let (header, bytes) = segments(2).remove(1);
     let header = loglog_proto::header::SegmentHeader::decode(&header).expect("a header");
-    let copied = Copied { id: ID, header, offset: header.base_offset, bytes: bytes.into() };
+    let copied = Copied { id: ID, header: Some(header), offset: header.base_offset, bytes: bytes.into() };
     let copy = Copy { id: ID, first: Index::new(4), last: log_id(3, 9), offset: Offset::new(64), limit: 100 };
     let messages = [
         ("announce", PeerMessage::Announce(announcement)),

@@ -34,7 +34,7 @@ fn one(frame: &Bytes) {
         }
         PeerMessage::Copied(copied) => {
             // Asked for in the best of ways: all the rest is the peer's.
-            let base = &copied.header;
+            let Some(base) = &copied.header else { return };
             let first =
                 if copied.offset == base.base_offset { base.base_index } else { base.base_index.next() };
             let last = LogId { term: base.term, index: Index::new(first.get().saturating_add(2)) };

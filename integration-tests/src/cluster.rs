@@ -31,6 +31,8 @@ pub const CLUSTER: &str = "10910910910910ab";
 
 /// How long a start, an election or a convergence may take: ten times what a slow machine needs.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// Lines of each node that a test shows when it fails.
+const LAST_LINES: usize = 12;
 /// How long a node may take to say how it is; a frozen one never does.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -557,6 +559,17 @@ impl Drop for Cluster {
         for child in self.nodes.values_mut().filter_map(|node| node.child.as_mut()) {
             let _ = child.kill();
             let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            for (id, node) in &self.nodes {
+                let end = if node.child.is_some() { "was up" } else { "was down" };
+                println!("node {id} {end}; the last that it said:");
+                let text = self.text(*id);
+                let lines: Vec<_> = text.lines().collect();
+                lines[lines.len().saturating_sub(LAST_LINES)..]
+                    .iter()
+                    .for_each(|line| println!("    {line}"));
+            }
         }
         if std::thread::panicking()
             && std::env::var_os("LOGLOG_TEST_KEEP").is_some()

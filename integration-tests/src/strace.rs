@@ -17,6 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Strace {
     child: Child,
+    process: u32,
     seen: PathBuf,
 }
 
@@ -75,7 +76,7 @@ impl Strace {
         until("all threads are traced, or gone", DEADLINE, || {
             std::fs::read_dir(format!("/proc/{process}/task")).map_or(true, |mut it| it.all(is_traced))
         });
-        Self { child, seen: seen.to_owned() }
+        Self { child, process, seen: seen.to_owned() }
     }
 
     /// How many calls it has had fail so far.
@@ -92,5 +93,8 @@ impl Drop for Strace {
             signal(self.child.id(), "INT");
         }
         let _ = self.child.wait();
+        // A thread that it was about to take may be left stopped.
+        let _ =
+            Command::new("kill").args(["-CONT", &self.process.to_string()]).stderr(Stdio::null()).status();
     }
 }

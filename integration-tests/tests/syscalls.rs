@@ -108,10 +108,12 @@ fn s02_writes_that_take_nothing_and_space_that_is_not_there_for_a_while_are_surv
     let load = Load::start(cluster.clients(), LOAD);
     load.progress(500, DEADLINE);
     let mut faults = Vec::new();
-    // A vectored write of no bytes: the rest is written one by one. Where there is no space, the node waits for it.
-    for (call, how, when) in [("pwritev", "retval=0", "1+3"), ("fallocate", "error=ENOSPC", "1..4")] {
+    // A vectored write of no bytes: the rest is written one by one. Where there is no space, the node waits for it. Both end by
+    // themselves: a call that is under way when strace lets go fails as one that does not exist.
+    for (call, how, when) in [("pwritev", "retval=0", "1..10+3"), ("fallocate", "error=ENOSPC", "1..4")] {
         let strace = Strace::attach(cluster.process(1), &fault(call, how, when), &dir.path().join("seen"));
         until(&format!("{call} {how}, some times"), DEADLINE, || strace.injected() > 3);
+        load.resumed(Instant::now(), DEADLINE);
         drop(strace);
         load.resumed(Instant::now(), DEADLINE);
         faults.push(format!("{call} {how}"));

@@ -245,8 +245,9 @@ pub struct Copy {
 pub struct Copied {
     /// The request's.
     pub id: RequestId,
-    /// Of the segment that they come from: so who copies knows where segments begin.
-    pub header: SegmentHeader,
+    /// Of the segment that they come from: so who copies knows where segments begin. None: one batch that is not written there yet,
+    /// and so in no segment.
+    pub header: Option<SegmentHeader>,
     /// Where they lie in the log.
     pub offset: Offset,
     /// Whole batches from there on, of one segment.
@@ -335,7 +336,10 @@ impl PeerMessage {
             }
             Self::Copied(copied) => {
                 let mut to = Writer::begin(out, kind::COPIED, copied.id, 3);
-                to.payload(&copied.header.encode());
+                match &copied.header {
+                    Some(header) => to.payload(&header.encode()),
+                    None => to.payload(&[]),
+                }
                 to.uint(copied.offset.get());
                 to.payload(&copied.bytes);
                 to.finish();
@@ -550,12 +554,15 @@ fn optional_batch(from: &mut Reader<'_>) -> Result<Option<LogId>, FrameError> {
     }
 }
 
-fn header(from: &mut Reader<'_>) -> Result<SegmentHeader, FrameError> {
+fn header(from: &mut Reader<'_>) -> Result<Option<SegmentHeader>, FrameError> {
     let bytes = from.payload("header")?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
     if bytes.len() != HEADER {
         return Err(from.malformed(format!("a segment header has {HEADER} bytes, not {}", bytes.len())));
     }
-    SegmentHeader::decode(&bytes).map_err(|error| from.malformed(error.to_string()))
+    SegmentHeader::decode(&bytes).map(Some).map_err(|error| from.malformed(error.to_string()))
 }
 
 fn raft_id(from: &mut Reader<'_>, name: &str) -> Result<RaftId, FrameError> {
@@ -629,10 +636,11 @@ mod tests {
             Copy { id: RequestId::new(5), first: Index::new(4), last, offset: Offset::new(64), limit: 100 };
         let copied = Copied {
             id: RequestId::new(5),
-            header: header(),
+            header: Some(header()),
             offset: Offset::new(64),
             bytes: Bytes::from_static(b"xy"),
         };
+        let unwritten = Copied { header: None, ..copied.clone() };
         let locate = Locate { id: RequestId::new(5), index: Index::new(4) };
         let held = LogId { term: Term::new(3), index: Index::new(9) };
         let located = Located { id: RequestId::new(5), held: Some(held), committed: None };
@@ -673,6 +681,7 @@ mod tests {
                 "0000004a 95 26 05 c440 4c674c67 01000000 ab00000000000000 4000000000000000 0400000000000000 \
                  03000000 01000000 0000000000000000000000000000000000000000 eca0229a 40 c402 7879",
             ),
+            (PeerMessage::Copied(unwritten), "0000000a 95 26 05 c400 40 c402 7879"),
             (PeerMessage::Seek(seek), "0000000a 95 27 00 07 01 ce9a71bb4c"),
             (PeerMessage::Seek(Seek { crc: None, ..seek }), "00000006 95 27 00 07 01 c0"),
             (PeerMessage::Sought(Bytes::from_static(b"hello")), "0000000a 93 28 00 c405 68656c6c6f"),

@@ -10,14 +10,14 @@ use actix::fut::wrap_future;
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, StreamHandler};
 use bytes::{Bytes, BytesMut};
 use loglog_core::copies;
-use loglog_proto::RaftId;
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::frame::split;
 use loglog_proto::peer::{
     Copy, Locate, PEER_FRAME_BYTES_MAX, PEER_HELLO_BYTES_MAX, PeerAccepted, PeerHello, PeerMessage,
     RaftMessage, Seek,
 };
-use loglog_storage::Member;
+use loglog_proto::{LogId, RaftId};
+use loglog_storage::{Member, NewBatch};
 use serde_json::json;
 use slog::{debug, info, warn};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ use super::links::Links;
 use super::listener::PeerParts;
 use super::traffic::PeerTraffic;
 use super::{SharedIdentity, socket};
-use crate::consensus::{ConsensusSlot, PeerSays};
+use crate::consensus::{ConsensusSlot, PeerSays, Unsynced};
 use crate::guard::Ctx;
 use crate::supervisor::Handle;
 use crate::upload_buffer::{Lend, UploadBuffer};
@@ -237,12 +237,20 @@ impl PeerConnection {
     /// Reads off this thread, then answers.
     fn copy(&self, copy: Copy, ctx: &mut Ctx<Self>) {
         let (reader, send, log) = (self.view.reader(), self.send.clone(), ctx.log().clone());
-        let traffic = Arc::clone(&self.traffic);
+        let (traffic, consensus) = (Arc::clone(&self.traffic), self.consensus.clone());
         let serving = async move {
             let Some(send) = send else { return Ok(()) };
             let answer = match reader {
                 Some(reader) => tokio::task::spawn_blocking(move || copies::copy(&reader, copy)).await?,
                 None => Err(Refusal::new(Code::Unavailable, "the log is being recovered")),
+            };
+            let answer = match answer {
+                // Our disk may hang or be full: a peer need not wait for it.
+                Err(refusal) if refusal.code == Code::NotUploaded => {
+                    let batch = unsynced(&consensus, copy.last).await;
+                    batch.and_then(|batch| copies::unsynced(&batch, copy)).ok_or(refusal)
+                }
+                answer => answer,
             };
             let answer = answer.map_or_else(
                 |refusal| {
@@ -263,6 +271,14 @@ impl PeerConnection {
         };
         self.serve_or_stop(serving, ctx);
     }
+}
+
+/// A batch that is not synced here yet, if there is such a one.
+async fn unsynced(consensus: &ConsensusSlot, batch: LogId) -> Option<NewBatch> {
+    let (answer, answered) = oneshot::channel();
+    // A consensus that is gone answers nothing, which is the same as having nothing.
+    let _ = consensus.get()?.tell(Unsynced { batch, answer });
+    answered.await.ok()
 }
 
 /// All messages of one socket read, one at a time until the peer is known; `None` at the end.

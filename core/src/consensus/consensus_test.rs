@@ -99,7 +99,7 @@ impl Shell {
 
     fn sync(&mut self) -> bool {
         let Some(group) = self.unsynced.pop_front() else { return false };
-        for batch in group.batches {
+        for batch in group.batches.iter().cloned() {
             assert_eq!(batch.offset, self.synced_end(), "batches are contiguous");
             self.written.push(batch);
         }
@@ -404,7 +404,7 @@ proptest! {
                     // A crash: what was synced stays, what was with the writer is gone or not.
                     let mut written = shell.written.clone();
                     if let Some(group) = shell.unsynced.pop_front() && writer == 1 {
-                        written.extend(group.batches);
+                        written.extend(group.batches.iter().cloned());
                     }
                     for (token, answer) in shell.answers.drain(..) {
                         if let Answer::Appended(it) = answer { acknowledged.push((meaning[usize::try_from(token).unwrap()], it)); }

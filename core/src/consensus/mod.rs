@@ -353,6 +353,12 @@ impl<T> Consensus<T> {
         self.persisted();
     }
 
+    /// A batch of this log that is not synced yet: peers need not wait for this node's disk, which may hang or be full.
+    #[must_use]
+    pub fn unsynced(&self, batch: LogId) -> Option<&NewBatch> {
+        self.write.unsynced(batch)
+    }
+
     /// The disk has room for this many more bytes.
     pub fn set_available(&mut self, bytes: u64) {
         self.available = bytes;

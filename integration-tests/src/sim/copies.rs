@@ -84,7 +84,11 @@ impl World {
     }
 
     pub(super) fn copy_asked(&mut self, from: At, generation: u64, to: At, want: Want, copy: Copy) {
-        if let Some(Ok(copied)) = self.nodes[to].life().map(|life| copies::copy(&life.reader, copy))
+        let copied = self.nodes[to].life().and_then(|life| {
+            let unsynced = || copies::unsynced(life.core.unsynced(copy.last)?, copy);
+            copies::copy(&life.reader, copy).ok().or_else(unsynced)
+        });
+        if let Some(copied) = copied
             && !self.is_cut(to, from)
         {
             let delay = self.delay(to, from);

@@ -262,7 +262,10 @@ impl World {
             Some(Truncation { first_removed, to, last }) => life.writer.truncate(first_removed, to, last),
             None => Ok(()),
         };
-        match cut.and_then(|()| life.writer.write(&group.batches)) {
+        // Of a group that found no room, a part may be written.
+        let end = life.writer.end();
+        let written = group.batches.partition_point(|batch| batch.offset < end);
+        match cut.and_then(|()| life.writer.write(&group.batches[written..])) {
             Ok(_) => {
                 let number = group.number;
                 life.held.pop_front();
@@ -283,8 +286,6 @@ impl World {
             }
             Err(WriteError::NoSpace { .. }) => {
                 // The next look at the space tries again.
-                let done = life.writer.end();
-                group.batches.retain(|batch| batch.offset >= done);
                 if std::mem::take(&mut self.nodes[at].is_full_unfelt) {
                     self.count(Fault::FullDisk);
                 }
