@@ -39,7 +39,7 @@ use crate::supervisor::Handle;
 /// The name of the one actor of this kind in a node.
 pub const NAME: &str = "fetcher";
 
-/// Rounds without a wait before those with one: the leader is about to have on its disk what it has just sent.
+/// Rounds without a wait before those with one: a batch may be synced between a peer's look at its log and that at its memory.
 const ROUNDS_AT_ONCE: u32 = 4;
 /// How long one copy may take.
 const PATIENCE: Duration = Duration::from_secs(5);

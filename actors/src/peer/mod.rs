@@ -1,10 +1,10 @@
 //! Peers: how the nodes of a cluster speak to each other.
 //!
 //! ```text
-//!   Consensus ─► PeerLink ─────────────► peer's PeerConnection ─► its Consensus      Raft's messages
-//!   Consensus ─► Fetcher ── copy ──────► peer's PeerConnection ─► its segments       bytes that no client brought
-//!   Mender ─► BulkSource ─ locate ─────► peer's PeerConnection                       what is held where, and what is committed
-//!   BulkSource ──────────── copy ──────► peer's PeerConnection ─► its segments       bytes in bulk, segment by segment
+//!   Consensus ─► PeerLink ─────────────► peer's PeerConnection ─► its Consensus           Raft's messages
+//!   Consensus ─► Fetcher ── copy ──────► peer's PeerConnection ─► its segments, or memory bytes that no client brought
+//!   Mender ─► BulkSource ─ locate ─────► peer's PeerConnection                            what is held where, and what is committed
+//!   BulkSource ──────────── copy ──────► peer's PeerConnection ─► its segments            bytes in bulk, segment by segment
 //! ```
 //!
 //! A node speaks on connections that it opened itself and listens on those that others opened: a link is one-way but for its
