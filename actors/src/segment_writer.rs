@@ -92,9 +92,7 @@ impl SegmentWriter {
                 None => Ok(()),
             };
             let (before, began) = (self.writer.end(), self.parts.measures.now());
-            // Of a group that found no room, a part may be written.
-            let written = group.batches.partition_point(|batch| batch.offset < before);
-            let result = result.and_then(|()| self.writer.write(&group.batches[written..]));
+            let result = result.and_then(|()| self.writer.write(&group.batches));
             let bytes = (self.writer.end() - before).get();
             self.parts.written.fetch_add(bytes, Ordering::Relaxed);
             match result {
@@ -107,6 +105,9 @@ impl SegmentWriter {
                     self.report(number);
                 }
                 Err(error @ WriteError::NoSpace { .. }) => {
+                    let done = self.writer.end();
+                    group.batches =
+                        group.batches.iter().filter(|batch| batch.offset >= done).cloned().collect();
                     if !std::mem::replace(&mut self.is_full, true) {
                         warn!(ctx.log(), "the disk is full, waiting for room"; "error" => %error);
                     }

@@ -262,10 +262,7 @@ impl World {
             Some(Truncation { first_removed, to, last }) => life.writer.truncate(first_removed, to, last),
             None => Ok(()),
         };
-        // Of a group that found no room, a part may be written.
-        let end = life.writer.end();
-        let written = group.batches.partition_point(|batch| batch.offset < end);
-        match cut.and_then(|()| life.writer.write(&group.batches[written..])) {
+        match cut.and_then(|()| life.writer.write(&group.batches)) {
             Ok(_) => {
                 let number = group.number;
                 life.held.pop_front();
@@ -286,6 +283,8 @@ impl World {
             }
             Err(WriteError::NoSpace { .. }) => {
                 // The next look at the space tries again.
+                let done = life.writer.end();
+                group.batches = group.batches.iter().filter(|batch| batch.offset >= done).cloned().collect();
                 if std::mem::take(&mut self.nodes[at].is_full_unfelt) {
                     self.count(Fault::FullDisk);
                 }
