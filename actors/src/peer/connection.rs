@@ -245,10 +245,15 @@ impl PeerConnection {
                 None => Err(Refusal::new(Code::Unavailable, "the log is being recovered")),
             };
             let answer = match answer {
-                // Our disk may hang or be full: a peer need not wait for it.
-                Err(refusal) if refusal.code == Code::NotUploaded => {
-                    let batch = unsynced(&consensus, copy.last).await;
-                    batch.and_then(|batch| copies::unsynced(&batch, copy)).ok_or(refusal)
+                // Our disk may hang or be full: who wants one batch need not wait for it.
+                Err(refusal) if refusal.code == Code::NotUploaded && copy.first == copy.last.index => {
+                    match unsynced(&consensus, copy.last).await {
+                        Some(batch) => {
+                            tokio::task::spawn_blocking(move || copies::unsynced(&batch, copy)).await?
+                        }
+                        None => None,
+                    }
+                    .ok_or(refusal)
                 }
                 answer => answer,
             };

@@ -84,9 +84,12 @@ impl World {
     }
 
     pub(super) fn copy_asked(&mut self, from: At, generation: u64, to: At, want: Want, copy: Copy) {
-        let copied = self.nodes[to].life().and_then(|life| {
-            let unsynced = || copies::unsynced(life.core.unsynced(copy.last)?, copy);
-            copies::copy(&life.reader, copy).ok().or_else(unsynced)
+        let copied = self.nodes[to].life().and_then(|life| match copies::copy(&life.reader, copy) {
+            Ok(copied) => Some(copied),
+            Err(refusal) if refusal.code == Code::NotUploaded => {
+                copies::unsynced(life.core.unsynced(copy.last)?, copy)
+            }
+            Err(_) => None,
         });
         if let Some(copied) = copied
             && !self.is_cut(to, from)
