@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use loglog_integration_tests::checker::Enough;
 use loglog_integration_tests::loop_fs::Kind;
-use loglog_integration_tests::{Cluster, Layout, Load, LoadOptions, until};
+use loglog_integration_tests::{Appender, Cluster, Layout, Load, LoadOptions, until};
 
-use crate::cluster::same_logs;
+use crate::cluster::{check, same_logs};
 use crate::power_cuts::disks;
+use crate::repair::fill;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 /// A new leader is wanted after some 2 s, most of which its predecessor takes to know that its disk hangs.
@@ -76,5 +77,27 @@ fn s01_a_leader_whose_disk_is_frozen_does_not_hold_up_the_others() {
     assert_ne!(cluster.leader().0, leader, "another leads");
     drop(frozen);
     judge(&cluster, load, "frozen disk");
+    drop(disks);
+}
+
+/// Its last payloads came with their appends, so no other node was given them by a client.
+#[test]
+fn s01_s34_what_only_a_leader_with_a_frozen_disk_has_is_given_to_the_others_from_memory() {
+    let mut cluster = Cluster::laid_out(Layout::new(env!("CARGO_BIN_EXE_loglogd"), 3));
+    let Some(disks) = disks(&cluster, &[Kind::Ext4, Kind::Xfs, Kind::Ext4]) else { return };
+    for id in cluster.ids() {
+        cluster.launch(id);
+    }
+    cluster.all_serve();
+    let mut appender = Appender::new(1, cluster.clients());
+    fill(&mut appender, 1, 50, 1 << 20);
+    let (leader, _) = cluster.leader();
+    let frozen = disks[&leader].freeze();
+    let since = Instant::now();
+    fill(&mut appender, 1, 50, 1 << 20);
+    println!("the disk of node {leader}, which led, froze: a MiB was appended after {:?}", since.elapsed());
+    assert_ne!(cluster.leader().0, leader, "another leads");
+    drop(frozen);
+    assert!(check(&cluster, &[appender]) > 100);
     drop(disks);
 }
