@@ -100,6 +100,8 @@ pub struct DataConfig {
     pub free_min: Length,
     /// Whether a single node whose log is corrupt may cut the corrupt part and all behind it (S10).
     pub accept_loss: bool,
+    /// Whether the log is written past the page cache, where the file system can do that.
+    pub direct_io: bool,
 }
 
 /// `listen.*`
@@ -198,7 +200,8 @@ impl Default for IdentityConfig {
 
 impl Default for DataConfig {
     fn default() -> Self {
-        Self { dir: "./loglog-data".into(), free_min: Length::new(128 << 20), accept_loss: false }
+        let (dir, free_min) = ("./loglog-data".into(), Length::new(128 << 20));
+        Self { dir, free_min, accept_loss: false, direct_io: true }
     }
 }
 

@@ -35,6 +35,7 @@ pub fn node_options(effective: &Effective, logging: Option<&Logging>) -> NodeOpt
         bulk_bytes_per_second: config.peers.bulk_bytes_per_second.get(),
         free_min: config.data.free_min.get(),
         accept_loss: config.data.accept_loss,
+        direct_io: config.data.direct_io,
         tick: config.raft.tick,
         are_faults_allowed: config.debug.faults,
         measure: config.actors.measure,

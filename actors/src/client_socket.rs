@@ -5,19 +5,23 @@
 //! Never:  knows what is said.
 
 use std::fs::{self, DirBuilder, Permissions};
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::TcpListener;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use loglog_proto::request::Request;
 use loglog_proto::response::Response;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::{tcp, unix};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+
+use crate::connection::is_ready;
 
 /// A client that was accepted.
 #[derive(Debug)]
@@ -108,11 +112,45 @@ impl SendHalf {
         }
     }
 
+    /// The same for many pieces.
+    pub(crate) fn try_write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(half) => half.try_write_vectored(pieces),
+            Self::Unix(half) => half.try_write_vectored(pieces),
+        }
+    }
+
+    /// Whether something goes at once, in truth and not as was last heard: others may have sent meanwhile.
+    pub(crate) fn is_writable(&self) -> io::Result<bool> {
+        let ask = || match is_ready(self, Duration::ZERO)? {
+            true => Ok(()),
+            false => Err(io::ErrorKind::WouldBlock.into()),
+        };
+        let asked = match self {
+            Self::Tcp(half) => half.as_ref().try_io(Interest::WRITABLE, ask),
+            Self::Unix(half) => half.as_ref().try_io(Interest::WRITABLE, ask),
+        };
+        match asked {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Waits until something goes.
     pub(crate) async fn writable(&self) -> io::Result<()> {
         match self {
             Self::Tcp(half) => half.writable().await,
             Self::Unix(half) => half.writable().await,
+        }
+    }
+}
+
+impl AsFd for SendHalf {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(half) => half.as_ref().as_fd(),
+            Self::Unix(half) => half.as_ref().as_fd(),
         }
     }
 }

@@ -33,6 +33,7 @@ fn key(text: &str) -> String {
         "data.dir",
         "data.free_min",
         "data.accept_loss",
+        "data.direct_io",
         "listen.client",
         "listen.peer",
         "listen.admin",

@@ -235,6 +235,19 @@ impl Default for Status {
     }
 }
 
+/// Appends the frame of a [`ResponseBody::Data`] to `out`, all but its `length` bytes, which must follow at once: so that they need not be
+/// copied on their way from memory or a file to the socket.
+///
+/// # Panics
+/// If `length` is 4 GiB or more.
+pub fn data_head(out: &mut BytesMut, id: RequestId, (offset, end): (Offset, Offset), length: usize) {
+    let mut to = Writer::begin(out, kind::REPLY | kind::READ, id, 3);
+    to.uint(offset.get());
+    to.uint(end.get());
+    to.payload_head(length);
+    to.finish_with_payload(length);
+}
+
 impl Response {
     /// Appends the response's frame to `out`.
     pub fn encode(&self, out: &mut BytesMut) {
@@ -254,11 +267,8 @@ impl Response {
                 to.finish();
             }
             ResponseBody::Data(data) => {
-                let mut to = begin(out, kind::READ, 3);
-                to.uint(data.offset.get());
-                to.uint(data.end.get());
-                to.payload(&data.bytes);
-                to.finish();
+                data_head(out, self.id, (data.offset, data.end), data.bytes.len());
+                out.extend_from_slice(&data.bytes);
             }
             ResponseBody::End { start, end } => {
                 let mut to = begin(out, kind::END, 2);

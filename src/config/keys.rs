@@ -91,6 +91,11 @@ pub(super) const KEYS: &[Key] = &[
         show: |of| of.data.accept_loss.to_string(),
     },
     Key {
+        name: "data.direct_io",
+        set: |to, from| value::switch(from).map(|value| to.data.direct_io = value),
+        show: |of| of.data.direct_io.to_string(),
+    },
+    Key {
         name: "listen.client",
         set: |to, from| value::optional_listen_address(from).map(|value| to.listen.client = value),
         show: |of| quoted(&of.listen.client.map(|address| address.to_string()).unwrap_or_default()),

@@ -15,14 +15,14 @@ use std::sync::Arc;
 use loglog_proto::Offset;
 use loglog_proto::header::HEADER;
 
+use crate::blocks::{ZEROS_MAX, blocks_to, zeros};
 use crate::error::{IoFailure, Meant, to_usize};
 use crate::meta::LogStart;
 use crate::shared::Shared;
 use crate::spare::Spare;
 
 /// Zeros written and synced in one step, bytes.
-const STEP: usize = 1 << 20;
-static STEP_ZEROS: [u8; STEP] = [0; STEP];
+const STEP: u64 = ZEROS_MAX as u64;
 
 /// How far the next segment's file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,22 +98,21 @@ impl SegmentKeeper {
 
     fn step(&mut self) -> Result<Prepared, IoFailure> {
         let mut slot = self.shared.spare();
-        let wanted = HEADER as u64 + self.shared.segment_bytes();
+        let wanted = blocks_to(HEADER as u64 + self.shared.segment_bytes());
         let spare = match &mut *slot {
             Some(spare) => spare,
             none => none.insert(Spare::create(&self.shared)?),
         };
-        let left = wanted.saturating_sub(spare.reserved);
+        let left = wanted.saturating_sub(spare.written);
         if left == 0 {
             return Ok(Prepared::Done);
         }
-        let n = left.min(STEP as u64);
+        let n = left.min(STEP);
         // Reserved first, so that a full disk shows there and not in the write.
-        spare.file.allocate(spare.reserved, n).meant("reserve space in", &spare.path)?;
-        let zeros = &STEP_ZEROS[..to_usize(n)];
-        spare.file.write_all_at(zeros, spare.reserved).meant("write zeros to", &spare.path)?;
+        spare.reserve(spare.written + n, spare.written + n)?;
+        spare.file.write_blocks_at(zeros(to_usize(n)), spare.written).meant("write zeros to", &spare.path)?;
         spare.file.sync_data().meant("sync", &spare.path)?;
-        spare.reserved += n;
+        spare.written += n;
         Ok(if n == left { Prepared::Done } else { Prepared::More })
     }
 

@@ -12,6 +12,7 @@
 //! Keeps:  what was reported durable is there after any crash, at its offset, once, with its bytes.
 //! Never:  knows Raft's roles, actors or clients; learns what is committed beyond the mark and a floor.
 
+mod blocks;
 pub mod check;
 pub mod checkpoint;
 pub mod dir;
@@ -29,6 +30,7 @@ pub mod repair;
 mod scan;
 mod shared;
 mod spare;
+mod tail;
 pub mod verify;
 pub mod vfs;
 pub mod writer;

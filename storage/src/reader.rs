@@ -131,11 +131,30 @@ impl LogReader {
     /// [`ReadError`]; `BeyondEnd` where `offset` is beyond what is committed, or not durable here.
     pub fn read(&self, offset: Offset, max: usize, committed: Offset) -> Result<Bytes, ReadError> {
         let Some((segment, len)) = self.find(offset, max, committed)? else { return Ok(Bytes::new()) };
+        if let Some(bytes) = self.shared.tail().read(offset, len) {
+            return Ok(bytes);
+        }
         let file = self.open(&segment, offset)?;
         let mut bytes = vec![0; len];
         let pos = position(segment.header.base_offset, offset);
         read_exact_at(&*file, &mut bytes, pos).meant("read", &segment.path)?;
         Ok(bytes.into())
+    }
+
+    /// As [`LogReader::read`], but only what is in memory: `None` where the disk would have to be asked.
+    ///
+    /// # Errors
+    /// As [`LogReader::read`].
+    pub fn read_from_memory(
+        &self,
+        offset: Offset,
+        max: usize,
+        committed: Offset,
+    ) -> Result<Option<Bytes>, ReadError> {
+        match self.find(offset, max, committed)? {
+            Some((_, len)) => Ok(self.shared.tail().read(offset, len)),
+            None => Ok(Some(Bytes::new())),
+        }
     }
 
     /// As [`LogReader::read`], but says where the bytes lie. `None` where there are none yet.

@@ -14,6 +14,7 @@ use loglog_proto::{Index, LogId, Offset, Term};
 
 use crate::meta::LogStart;
 use crate::spare::Spare;
+use crate::tail::Tail;
 use crate::vfs::{OpenMode, Vfs, VfsFile};
 
 /// The most files that readers keep open.
@@ -71,6 +72,7 @@ pub(crate) struct Shared {
     pub(crate) dir: PathBuf,
     table: RwLock<Table>,
     spare: Mutex<Option<Spare>>,
+    tail: Mutex<Tail>,
     handles: Mutex<VecDeque<(u64, Arc<dyn VfsFile>)>>,
     next_id: AtomicU64,
     /// Entry bytes after which the next segment closes; the keeper prepares that much.
@@ -92,6 +94,7 @@ impl Shared {
             dir,
             table: RwLock::new(table),
             spare: Mutex::new(None),
+            tail: Mutex::default(),
             handles: Mutex::new(VecDeque::new()),
             next_id: AtomicU64::new(next_id),
             segment_bytes: AtomicU64::new(segment_bytes),
@@ -111,6 +114,10 @@ impl Shared {
 
     pub(crate) fn spare(&self) -> MutexGuard<'_, Option<Spare>> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn tail(&self) -> MutexGuard<'_, Tail> {
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes that the spare file has reserved; 0 while the keeper works on it.

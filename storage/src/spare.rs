@@ -19,13 +19,15 @@ pub(crate) struct Spare {
     pub(crate) path: PathBuf,
     /// Bytes from the front that have their place on the disk.
     pub(crate) reserved: u64,
+    /// Of those, the zeros that were really written, in whole blocks.
+    pub(crate) written: u64,
 }
 
 impl Spare {
     pub(crate) fn create(shared: &Shared) -> Result<Self, IoFailure> {
         let path = shared.dir.join(names::spare(shared.fresh_id()));
         let file = shared.vfs.open(&path, OpenMode::CreateNew).meant("create", &path)?;
-        Ok(Self { file, path, reserved: 0 })
+        Ok(Self { file, path, reserved: 0, written: 0 })
     }
 
     /// Reserves the first `wanted` bytes, or at least `needed` of them.

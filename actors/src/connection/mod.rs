@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use actix::ActorFutureExt;
 use actix::fut::wrap_future;
 use actix::{Actor, ActorContext, AsyncContext, Handler, Message, StreamHandler};
+use bytes::Bytes;
 use futures_util::stream::unfold;
 use loglog_core::upload::ClientId;
 use loglog_proto::error::{Code, Refusal};
@@ -31,13 +32,14 @@ use loglog_proto::manage::Manage;
 use loglog_proto::request::{PROTOCOL_VERSION, Request, RequestBody};
 use loglog_proto::response::{Data, Response, ResponseBody};
 use loglog_proto::{ClusterId, Offset, RequestId};
-use loglog_storage::ReadError;
+use loglog_storage::{Located, LogReader, ReadError};
 use serde_json::{Value, json};
-use slog::{debug, info};
+use slog::{debug, info, warn};
 use tokio::sync::watch;
 
 use self::local::LocalReader;
-use self::outbox::Outbox;
+pub(crate) use self::outbox::is_ready;
+use self::outbox::{FileSend, Flushed, Outbox};
 use self::reader::{Batch, RequestReader};
 use self::reads::{Reads, Step};
 use crate::client_socket::{ClientSocket, Halves, LocalSocket};
@@ -52,6 +54,9 @@ use crate::upload_buffer::{Offer, Uploads};
 
 /// Silent sockets hold a place that others may want.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// From so many bytes on, what is read from the disk is sent from its file.
+const FILE_BYTES: usize = 64 << 10;
 
 /// How soon a change of state is shown.
 const SHOWN_WITHIN: Duration = Duration::from_secs(1);
@@ -159,35 +164,67 @@ impl Connection {
         self.reply(id, ResponseBody::Refused(refusal));
     }
 
-    /// Sends replies, lets the next read run, and ends a connection that has nothing left to do.
+    /// Sends replies, lets the next reads run, and ends a connection that has nothing left to do.
     fn go_on(&mut self, ctx: &mut Ctx<Self>) {
-        let Some(outbox) = &mut self.outbox else { return };
-        if !self.is_flushing {
-            match outbox.flush() {
-                Ok(None) => {}
-                Ok(Some(socket)) => {
-                    self.is_flushing = true;
-                    let writable = async move { socket.writable().await };
-                    ctx.spawn(wrap_future::<_, Self>(writable).map(|result, connection, ctx| {
-                        connection.is_flushing = false;
-                        match result {
-                            Ok(()) => connection.go_on(ctx),
-                            Err(_) => ctx.stop(),
-                        }
-                    }));
-                }
-                Err(error) => {
-                    debug!(ctx.log(), "the client is gone"; "error" => %error);
-                    return ctx.stop();
-                }
+        loop {
+            if !self.is_flushing
+                && let Err(error) = self.flush(ctx)
+            {
+                debug!(ctx.log(), "the client is gone"; "error" => %error);
+                return ctx.stop();
+            }
+            // Behind the flush: what it took from the outbox may be what the next read was waiting for.
+            if !self.read_next(ctx) {
+                break;
             }
         }
-        // Behind the flush: what it took from the outbox may be what the next read was waiting for.
-        self.read_next(ctx);
         let is_idle = self.in_flight == 0 && self.reads.len() == 0 && !self.is_reading;
         if self.is_draining && is_idle && self.outbox.as_ref().is_none_or(Outbox::is_empty) {
             ctx.stop();
         }
+    }
+
+    /// Sends what the client takes; the rest goes on by itself.
+    fn flush(&mut self, ctx: &mut Ctx<Self>) -> io::Result<()> {
+        let Some(outbox) = &mut self.outbox else { return Ok(()) };
+        match outbox.flush()? {
+            Flushed::All => {}
+            Flushed::Waits(socket) => {
+                self.is_flushing = true;
+                let writable = async move { socket.writable().await };
+                ctx.spawn(wrap_future::<_, Self>(writable).map(|result, connection, ctx| {
+                    connection.is_flushing = false;
+                    match result {
+                        Ok(()) => connection.go_on(ctx),
+                        Err(_) => ctx.stop(),
+                    }
+                }));
+            }
+            Flushed::File(send) => self.send_file(send, ctx),
+        }
+        Ok(())
+    }
+
+    /// Sends bytes of a file, off this thread.
+    fn send_file(&mut self, send: FileSend, ctx: &mut Ctx<Self>) {
+        self.is_flushing = true;
+        let sending = tokio::task::spawn_blocking(move || send.run());
+        ctx.spawn(wrap_future::<_, Self>(sending).map(move |result, connection, ctx| {
+            connection.is_flushing = false;
+            match result.map_err(io::Error::other).flatten() {
+                Ok(sent) => {
+                    if let Some(outbox) = &mut connection.outbox {
+                        outbox.sent(sent);
+                    }
+                    connection.go_on(ctx);
+                }
+                // The answer's head is on its way, and what should follow it is not to be had.
+                Err(error) => {
+                    warn!(ctx.log(), "closing a connection: an answer cannot be sent to its end"; "error" => %error);
+                    ctx.stop();
+                }
+            }
+        }));
     }
 
     fn take(&mut self, batch: Batch, ctx: &mut Ctx<Self>) {
@@ -356,38 +393,88 @@ impl Connection {
                 }
             }
             Some(Step::Nothing) => {
-                let data = Data { offset: committed, end: committed, bytes: bytes::Bytes::new() };
+                let data = Data { offset: committed, end: committed, bytes: Bytes::new() };
                 self.reply(id, ResponseBody::Data(data));
             }
             Some(Step::Refuse(refusal)) => self.refuse(id, refusal),
         }
     }
 
-    /// Runs the next read, off this thread, if the client takes its replies.
-    fn read_next(&mut self, ctx: &mut Ctx<Self>) {
+    /// Runs the next read, if the client takes its replies. True if it is answered already: then there may be another.
+    fn read_next(&mut self, ctx: &mut Ctx<Self>) -> bool {
         if self.is_reading || self.outbox.as_ref().is_none_or(Outbox::is_choked) {
-            return;
+            return false;
         }
-        let Some(reader) = self.services.view.reader() else { return };
-        let Some((id, offset, limit)) = self.reads.next() else { return };
+        let Some(reader) = self.services.view.reader() else { return false };
+        let Some((id, offset, limit)) = self.reads.next() else { return false };
         let committed = self.services.view.committed();
+        match reader.read_from_memory(offset, limit, committed) {
+            Ok(Some(bytes)) => self.reply(id, ResponseBody::Data(Data { offset, end: committed, bytes })),
+            Ok(None) => {
+                self.read_from_disk(id, (offset, limit, committed), reader, ctx);
+                return false;
+            }
+            Err(error) => self.refuse(id, not_read(offset, error, ctx)),
+        }
+        true
+    }
+
+    /// Answers a read with what lies on the disk, off this thread.
+    fn read_from_disk(
+        &mut self,
+        id: RequestId,
+        (offset, limit, committed): (Offset, usize, Offset),
+        reader: LogReader,
+        ctx: &mut Ctx<Self>,
+    ) {
         self.is_reading = true;
-        let read = tokio::task::spawn_blocking(move || reader.read(offset, limit, committed));
+        let takes_files = self.outbox.as_ref().is_some_and(Outbox::takes_files);
+        let read = tokio::task::spawn_blocking(move || {
+            if takes_files
+                && let Some(part) = reader.locate(offset, limit, committed)?.filter(is_worth_a_file)
+            {
+                return Ok(Found::File(part));
+            }
+            reader.read(offset, limit, committed).map(Found::Bytes)
+        });
         ctx.spawn(wrap_future::<_, Self>(read).map(move |result, connection, ctx| {
             connection.is_reading = false;
-            let body = match result {
-                Ok(Ok(bytes)) => ResponseBody::Data(Data { offset, end: committed, bytes }),
-                Ok(Err(ReadError::Trimmed { start })) => ResponseBody::Refused(Refusal::trimmed(offset, start)),
-                Ok(Err(ReadError::BeyondEnd { end })) => ResponseBody::Refused(Refusal::beyond_end(offset, end)),
-                Ok(Err(error)) => {
-                    slog::error!(ctx.log(), "cannot read the log"; "offset" => offset.get(), "error" => %error);
-                    ResponseBody::Refused(Refusal::new(Code::Internal, error.to_string()))
+            match result {
+                Ok(Ok(Found::Bytes(bytes))) => {
+                    connection.reply(id, ResponseBody::Data(Data { offset, end: committed, bytes }));
                 }
-                Err(error) => ResponseBody::Refused(Refusal::new(Code::Internal, error.to_string())),
-            };
-            connection.reply(id, body);
+                Ok(Ok(Found::File(part))) => {
+                    if let Some(outbox) = &mut connection.outbox {
+                        outbox.push_file(id, (offset, committed), part);
+                    }
+                }
+                Ok(Err(error)) => connection.refuse(id, not_read(offset, error, ctx)),
+                Err(error) => connection.refuse(id, Refusal::new(Code::Internal, error.to_string())),
+            }
             connection.go_on(ctx);
         }));
+    }
+}
+
+/// Bytes of the log.
+enum Found {
+    Bytes(Bytes),
+    File(Located),
+}
+
+/// Whether bytes are better sent from their file. A few are read first, so that a disk that does not give them is told the client in words.
+fn is_worth_a_file(part: &Located) -> bool {
+    part.len >= FILE_BYTES && part.file.os_file().is_some()
+}
+
+fn not_read(offset: Offset, error: ReadError, ctx: &Ctx<Connection>) -> Refusal {
+    match error {
+        ReadError::Trimmed { start } => Refusal::trimmed(offset, start),
+        ReadError::BeyondEnd { end } => Refusal::beyond_end(offset, end),
+        error @ ReadError::Io(_) => {
+            slog::error!(ctx.log(), "cannot read the log"; "offset" => offset.get(), "error" => %error);
+            Refusal::new(Code::Internal, error.to_string())
+        }
     }
 }
 

@@ -49,6 +49,8 @@ pub struct NodeOptions {
     pub free_min: u64,
     /// Cut a corrupt log instead of refusing it.
     pub accept_loss: bool,
+    /// Write the log past the page cache, where the file system can do that.
+    pub direct_io: bool,
     /// Time between Raft's ticks.
     pub tick: Duration,
     /// Whether clients may inject faults.

@@ -62,7 +62,7 @@ impl Node {
     pub async fn start(options: NodeOptions, log: Logger) -> Result<Self, NodeError> {
         let began = Instant::now();
         let mut rng = StdRng::from_os_rng();
-        let dir = Arc::new(DataDir::lock(Arc::new(OsVfs::default()), &options.data_dir)?);
+        let dir = Arc::new(DataDir::lock(Arc::new(OsVfs::new(options.direct_io)), &options.data_dir)?);
         let (tcp, address) = match options.listen_client {
             Some(address) => bind(address).map(|(socket, address)| (Some(socket), Some(address)))?,
             None => (None, None),

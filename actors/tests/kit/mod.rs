@@ -27,6 +27,7 @@ pub(crate) fn options(dir: &Path, node: u32) -> NodeOptions {
         bulk_bytes_per_second: 0,
         free_min: 0,
         accept_loss: false,
+        direct_io: true,
         tick: Duration::from_millis(50),
         are_faults_allowed: false,
         config: Vec::new(),

@@ -28,7 +28,7 @@ pub use self::report::{Loss, OpenError, RecoveryReport};
 use self::survey::{Chain, Found};
 use self::walk::{Stop, Walker};
 use crate::dir::{OpenOptions, Recovered};
-use crate::error::{IoFailure, Meant};
+use crate::error::Meant;
 use crate::install;
 use crate::keeper::SegmentKeeper;
 use crate::meta::{Mark, Meta, MetaError};
@@ -107,7 +107,8 @@ pub(crate) fn open(
 
     let state = meta.state();
     let start = state.start;
-    let active = kept.segments.last().map(|last| reopen(&*vfs, last)).transpose()?;
+    let active =
+        kept.segments.last().map(|it| Active::open(&*vfs, it.path.clone(), it.header, it.end)).transpose()?;
     let segments: VecDeque<Segment> = kept
         .segments
         .into_iter()
@@ -172,12 +173,6 @@ fn kept(segments: Vec<Found>, walker: Walker, meta: &Meta) -> Kept {
     };
     let end = segments.last().map_or(start.offset, |segment| segment.end);
     Kept { segments, last, end, walker }
-}
-
-fn reopen(vfs: &dyn Vfs, last: &Found) -> Result<Active, IoFailure> {
-    let file = vfs.open(&last.path, OpenMode::ReadWrite).meant("open", &last.path)?;
-    let reserved = file.len().meant("ask the length of", &last.path)?;
-    Ok(Active { file, path: last.path.clone(), header: last.header, reserved })
 }
 
 impl Recovery<'_> {

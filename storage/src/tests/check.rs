@@ -1,7 +1,7 @@
 //! A segment of a log in use that somebody doubts: what the check finds, and what recovery does with what is known.
 
 use std::ffi::OsString;
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -124,9 +124,6 @@ impl VfsFile for BadFile {
     }
     fn write_all_at(&self, bytes: &[u8], pos: u64) -> io::Result<()> {
         self.0.write_all_at(bytes, pos)
-    }
-    fn write_all_vectored_at(&self, slices: &[IoSlice<'_>], pos: u64) -> io::Result<()> {
-        self.0.write_all_vectored_at(slices, pos)
     }
     fn sync_data(&self) -> io::Result<()> {
         self.0.sync_data()

@@ -555,7 +555,7 @@ fn s25_an_installation_that_makes_no_sense_removes_nothing() {
             assert!(matches!(reopen(&sim, accept), Err(OpenError::Meta { .. })), "{index} {offset}");
         }
         assert!(!crate::verify::verify_with(&sim, Path::new(D), G).unwrap().is_sound());
-        assert_eq!(sim.contents(&segment(300)).unwrap().len(), 364, "{index} {offset}");
+        assert!(sim.contents(&segment(300)).unwrap().len() >= 364, "{index} {offset}");
     }
 }
 

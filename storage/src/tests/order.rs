@@ -6,6 +6,7 @@ use std::sync::Arc;
 use loglog_proto::{LogId, Term};
 
 use super::kit::{Chain, open};
+use crate::blocks::{block_of, blocks_to};
 use crate::vfs::SimVfs;
 use crate::{Mark, Prepared, Vfs};
 
@@ -27,12 +28,12 @@ fn s04_a_roll_prepares_seals_renames_syncs_and_only_then_writes() {
         sim.listen(),
         [
             "create segment-0.tmp",
-            "lengthen segment-0.tmp to 1064 bytes",
-            "write segment-0.tmp at 0, 64 bytes",
+            "lengthen segment-0.tmp to 4096 bytes",
+            "write segment-0.tmp at 0, 4096 bytes",
             "sync segment-0.tmp",
             &format!("rename segment-0.tmp to {ZERO}"),
             "sync directory",
-            &format!("write {ZERO} at 64, 132 bytes"),
+            &format!("write {ZERO} at 0, 4096 bytes"),
             &format!("sync {ZERO}"),
         ]
     );
@@ -42,15 +43,15 @@ fn s04_a_roll_prepares_seals_renames_syncs_and_only_then_writes() {
     assert_eq!(
         sim.listen(),
         [
-            &format!("write {ZERO} at 196, 42 bytes"),
+            &format!("write {ZERO} at 0, 4096 bytes"),
             &format!("sync {ZERO}"),
-            "write segment-2.tmp at 0, 64 bytes",
+            "write segment-2.tmp at 0, 4096 bytes",
             "sync segment-2.tmp",
             &format!("cut {ZERO} to 238 bytes"),
             &format!("sync with length {ZERO}"),
             "rename segment-2.tmp to 00000000000000ae.seg",
             "sync directory",
-            "write 00000000000000ae.seg at 64, 84 bytes",
+            "write 00000000000000ae.seg at 0, 4096 bytes",
             "sync 00000000000000ae.seg",
         ]
     );
@@ -162,18 +163,41 @@ fn s36_nothing_is_unlinked_before_meta_says_so() {
 #[test]
 fn s03_no_write_is_larger_than_a_group_and_each_is_synced_before_the_next() {
     let (sim, vfs) = sim();
-    drop(open(&vfs, Path::new("/d"), 10_000));
+    drop(open(&vfs, Path::new("/d"), 4_000_000));
     let dir = crate::DataDir::lock(vfs, Path::new("/d")).unwrap();
-    let mut log = dir.open_with(crate::OpenOptions::default(), loglog_proto::Length::new(500)).unwrap();
+    let mut log = dir.open_with(crate::OpenOptions::default(), loglog_proto::Length::new(200_000)).unwrap();
     let mut chain = Chain::new();
-    log.writer.write(&[chain.next(1, &[68])]).unwrap();
+    let entry = |bytes: usize| bytes - loglog_proto::entry::OVERHEAD;
+    log.writer.write(&[chain.next(1, &[entry(40_000)])]).unwrap();
     sim.listen();
-    let batches: Vec<_> =
-        [68, 268, 168, 68, 68, 368, 168].iter().map(|size| chain.next(1, &[*size])).collect();
+    let sizes = [40_000, 120_000, 80_000, 40_000, 40_000, 160_000, 80_000];
+    let batches: Vec<_> = sizes.iter().map(|size| chain.next(1, &[entry(*size)])).collect();
     log.writer.write(&batches).unwrap();
     let sync = format!("sync {ZERO}");
-    let write = |at: u64, n: u64| format!("write {ZERO} at {at}, {n} bytes");
-    let expected = [write(164, 400), write(564, 400), write(964, 400), write(1364, 200)];
-    let expected: Vec<String> = expected.into_iter().flat_map(|line| [line, sync.clone()]).collect();
-    assert_eq!(sim.listen(), expected);
+    // Whole blocks: what shares one with a group is written again.
+    let write = |at: u64, n: u64| {
+        let (from, to) = (block_of(at), blocks_to(at + n));
+        format!("write {ZERO} at {from}, {} bytes", to - from)
+    };
+    let groups = [(40_064, 160_000), (200_064, 160_000), (360_064, 160_000), (520_064, 80_000)];
+    let expected = groups.into_iter().flat_map(|(at, bytes)| [write(at, bytes), sync.clone()]);
+    assert_eq!(sim.listen(), expected.collect::<Vec<_>>());
+}
+
+#[test]
+fn small_groups_find_zeros_where_they_are_written() {
+    let (sim, vfs) = sim();
+    let (_dir, mut log) = open(&vfs, Path::new("/d"), 4_000_000);
+    let mut chain = Chain::new();
+    log.writer.write(&[chain.next(1, &[100])]).unwrap();
+    sim.listen();
+    let sync = format!("sync {ZERO}");
+    log.writer.write(&[chain.next(1, &[4000])]).unwrap();
+    let zeros = format!("write zeros to {ZERO} at 8192, 262144 bytes");
+    assert_eq!(sim.listen(), [zeros, format!("write {ZERO} at 0, 8192 bytes"), sync.clone()]);
+    for _ in 0..60 {
+        log.writer.write(&[chain.next(1, &[4000])]).unwrap();
+        let said = sim.listen();
+        assert!(said.len() == 2 && said[1] == sync, "{said:?}");
+    }
 }

@@ -15,7 +15,7 @@ mod sim;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, IoSlice};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -109,11 +109,13 @@ pub trait VfsFile: Send + Sync + fmt::Debug {
     /// As the operating system says; then any part may have been written. A failure is final (S2).
     fn write_all_at(&self, bytes: &[u8], pos: u64) -> io::Result<()>;
 
-    /// Writes all of `slices`, one behind the other, at `pos`; any number of them.
+    /// The same for whole blocks at a block's address and position, which may go past the page cache.
     ///
     /// # Errors
     /// As [`VfsFile::write_all_at`].
-    fn write_all_vectored_at(&self, slices: &[IoSlice<'_>], pos: u64) -> io::Result<()>;
+    fn write_blocks_at(&self, blocks: &[u8], pos: u64) -> io::Result<()> {
+        self.write_all_at(blocks, pos)
+    }
 
     /// Makes all written bytes durable, and a length that has grown. Not a length that has shrunk.
     ///

@@ -6,35 +6,47 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{Advice, FallocateFlags, FlockOperation};
+use rustix::fs::{Advice, AtFlags, FallocateFlags, FlockOperation, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 use super::{DirLockGuard, OpenMode, Vfs, VfsFile};
+use crate::blocks::BLOCK;
 use crate::names;
-
-/// The most slices that one `pwritev` takes (IOV_MAX on Linux).
-const SLICES_MAX: usize = 1024;
 
 /// The file system of the operating system.
 #[derive(Debug, Default)]
 pub struct OsVfs {
+    /// Write blocks past the page cache where that can be.
+    is_direct: bool,
     /// The locked directory, held open: its syncs must not fail for want of a file descriptor, since a sync that fails is final.
     directory: OnceLock<(PathBuf, File)>,
 }
 
 #[derive(Debug)]
-struct OsFile(File);
+struct OsFile {
+    file: File,
+    /// Past the page cache.
+    direct: Option<File>,
+}
 
 /// The lock file; the lock goes with it.
 #[derive(Debug)]
 struct OsLock(#[expect(dead_code, reason = "held, not read")] File);
 
 impl DirLockGuard for OsLock {}
+
+impl OsVfs {
+    /// If `is_direct`, blocks are written past the page cache, where the file system can do that.
+    #[must_use]
+    pub fn new(is_direct: bool) -> Self {
+        Self { is_direct, directory: OnceLock::new() }
+    }
+}
 
 impl Vfs for OsVfs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn VfsFile>> {
@@ -49,7 +61,9 @@ impl Vfs for OsVfs {
                 options.write(true).create_new(true);
             }
         }
-        Ok(Arc::new(OsFile(options.open(path)?)))
+        let file = options.open(path)?;
+        let direct = if self.is_direct && mode != OpenMode::Read { direct(path, &file) } else { None };
+        Ok(Arc::new(OsFile { file, direct }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -113,7 +127,7 @@ impl Vfs for OsVfs {
 impl VfsFile for OsFile {
     fn read_at(&self, into: &mut [u8], pos: u64) -> io::Result<usize> {
         loop {
-            match self.0.read_at(into, pos) {
+            match self.file.read_at(into, pos) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 result => return result,
             }
@@ -121,46 +135,32 @@ impl VfsFile for OsFile {
     }
 
     fn write_all_at(&self, bytes: &[u8], pos: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, pos)
+        self.file.write_all_at(bytes, pos)
     }
 
-    fn write_all_vectored_at(&self, slices: &[IoSlice<'_>], pos: u64) -> io::Result<()> {
-        let mut at = pos;
-        for some in slices.chunks(SLICES_MAX) {
-            let wanted: usize = some.iter().map(|slice| slice.len()).sum();
-            let written = loop {
-                match rustix::io::pwritev(&self.0, some, at) {
-                    Err(Errno::INTR) => {}
-                    result => break result?,
-                }
-            };
-            if written < wanted {
-                write_rest(&self.0, some, written, at)?;
-            }
-            at += wanted as u64;
-        }
-        Ok(())
+    fn write_blocks_at(&self, blocks: &[u8], pos: u64) -> io::Result<()> {
+        self.direct.as_ref().unwrap_or(&self.file).write_all_at(blocks, pos)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.0.sync_all()
+        self.file.sync_all()
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn allocate(&self, pos: u64, len: u64) -> io::Result<()> {
         loop {
-            match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), pos, len) {
+            match rustix::fs::fallocate(&self.file, FallocateFlags::empty(), pos, len) {
                 Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return Ok(()),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -170,52 +170,63 @@ impl VfsFile for OsFile {
 
     fn forget_cached(&self) {
         // A hint: where it is not taken, the second reading sees what the first one saw.
-        let _ = rustix::fs::fadvise(&self.0, 0, None, Advice::DontNeed);
+        let _ = rustix::fs::fadvise(&self.file, 0, None, Advice::DontNeed);
     }
 
     fn os_file(&self) -> Option<&File> {
-        Some(&self.0)
+        Some(&self.file)
     }
 }
 
-/// After a short write: what is left, slice by slice. `done` bytes of `slices` already lie at `pos`.
-fn write_rest(file: &File, slices: &[IoSlice<'_>], done: usize, pos: u64) -> io::Result<()> {
-    let mut skip = done;
-    let mut at = pos;
-    for slice in slices {
-        let passed = skip.min(slice.len());
-        skip -= passed;
-        if passed < slice.len() {
-            file.write_all_at(&slice[passed..], at + passed as u64)?;
-        }
-        at += slice.len() as u64;
+/// The same file once more, to be written past the page cache; none where the file system cannot, or wants larger blocks than ours.
+///
+/// What is written once and read from memory, if soon, has no use for a copy in the page cache: making that takes longer than the
+/// disk does, and the memory is somebody else's then (`docs/performance.md`).
+fn direct(path: &Path, file: &File) -> Option<File> {
+    let asked = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN).ok()?;
+    let aligns = [asked.stx_dio_mem_align, asked.stx_dio_offset_align];
+    let fits = |align: u32| align > 0 && BLOCK.is_multiple_of(align as usize);
+    if asked.stx_mask & StatxFlags::DIOALIGN.bits() == 0 || !aligns.into_iter().all(fits) {
+        return None;
     }
-    Ok(())
+    let flags = i32::try_from(OFlags::DIRECT.bits()).ok()?;
+    OpenOptions::new().write(true).custom_flags(flags).open(path).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blocks::BlockBuffer;
 
     #[test]
-    fn a_vectored_write_of_many_slices_is_whole() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = OsVfs::default().open(&dir.path().join("f"), OpenMode::CreateNew).unwrap();
-        let parts: Vec<Vec<u8>> = (0..3000u32).map(|i| i.to_le_bytes().to_vec()).collect();
-        let slices: Vec<IoSlice<'_>> = parts.iter().map(|p| IoSlice::new(p)).collect();
-        file.write_all_vectored_at(&slices, 5).unwrap();
-        let mut found = vec![0; 12_000];
-        super::super::read_exact_at(&*file, &mut found, 5).unwrap();
-        assert_eq!(found, parts.concat());
-    }
-
-    #[test]
-    fn the_rest_after_a_short_write_lands_in_its_place() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = File::create_new(dir.path().join("f")).unwrap();
-        let slices = [IoSlice::new(b"abc"), IoSlice::new(b""), IoSlice::new(b"defg")];
-        file.write_all_at(b"abcd", 0).unwrap();
-        write_rest(&file, &slices, 4, 0).unwrap();
-        assert_eq!(fs::read(dir.path().join("f")).unwrap(), b"abcdefg");
+    fn blocks_are_there_for_who_reads_and_whatever_was_written_another_way() {
+        // Beside the sources, where there is a disk; a temporary folder may be memory.
+        let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        for is_direct in [true, false] {
+            let vfs = OsVfs::new(is_direct);
+            let path = dir.path().join(is_direct.to_string());
+            let file = vfs.open(&path, OpenMode::CreateNew).unwrap();
+            let reader = vfs.open(&path, OpenMode::Read).unwrap();
+            let mut expected = Vec::new();
+            for round in 1..20u8 {
+                // What lies there already in the last block, then more.
+                let from = expected.len() - expected.len() % BLOCK;
+                let added = vec![round; 1000 * usize::from(round)];
+                expected.extend(added);
+                let mut buffer = BlockBuffer::default();
+                buffer.empty_for(expected.len() - from);
+                buffer.memory().extend_from_slice(&expected[from..]);
+                buffer.fill_block();
+                file.write_blocks_at(buffer.bytes(), from as u64).unwrap();
+                file.sync_data().unwrap();
+                if round % 3 == 0 {
+                    file.write_all_at(b"another way", 5).unwrap();
+                    expected[5..16].copy_from_slice(b"another way");
+                }
+                let mut found = vec![0; expected.len()];
+                super::super::read_exact_at(&*reader, &mut found, 0).unwrap();
+                assert!(found == expected, "round {round}");
+            }
+        }
     }
 }

@@ -15,13 +15,14 @@ use loglog_proto::limits::{ENTRY_BYTES_MAX, WRITE_GROUP_BYTES_MAX};
 use loglog_proto::{Index, Length, LogId, Offset};
 
 use super::{Active, LogWriter, WriteError};
+use crate::blocks::{blocks_to, zeros};
 use crate::error::{IoFailure, Meant, to_usize};
 use crate::scan::position;
 use crate::shared::{Segment, Shared};
-use crate::vfs::{OpenMode, VfsFile};
+use crate::vfs::VfsFile;
 
-/// Zeros written at once.
-static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+/// Zeros written at once, bytes.
+const ZEROS_AT_ONCE: u64 = 64 << 10;
 
 /// The most bytes that are cut off a file at once. A file system need not shorten a file atomically: pages may be gone
 /// while the old length is still there. Recovery must take what is left of a cut for a torn tail, and not, because a
@@ -74,8 +75,9 @@ impl LogWriter {
             self.shared.forget(segment.id);
         }
         let now_last = self.shared.table().segments.back().cloned();
+        self.shared.tail().clear();
         if !gone.is_empty() {
-            self.active = now_last.as_ref().map(|segment| self.reopen(segment)).transpose()?;
+            self.active = now_last.map(|it| Active::open(&**vfs, it.path, it.header, to)).transpose()?;
         }
         let dead_end = gone.front().map_or(old_end, |segment| segment.header.base_offset);
         if let Some(active) = &mut self.active
@@ -84,7 +86,8 @@ impl LogWriter {
             let base = active.header.base_offset;
             let (from, until) = (position(base, to), position(base, dead_end));
             cut_file(&*active.file, &active.path, from, until, self.group_bytes_max)?;
-            active.reserved = until;
+            (active.reserved, active.written) = (until, blocks_to(from));
+            active.read_head(from)?;
         }
         self.prepare_for(to);
         Ok(())
@@ -102,13 +105,6 @@ impl LogWriter {
         assert_eq!(table.end(), to, "the log ends at the cut");
         table.last = last;
         gone
-    }
-
-    fn reopen(&self, segment: &Segment) -> Result<Active, IoFailure> {
-        let path = segment.path.clone();
-        let file = self.shared.vfs.open(&path, OpenMode::ReadWrite).meant("open", &path)?;
-        let reserved = file.len().meant("ask the length of", &path)?;
-        Ok(Active { file, path, header: segment.header, reserved })
     }
 }
 
@@ -131,8 +127,8 @@ pub(crate) fn cut_file(
     }
     let mut at = from;
     while at < until {
-        let n = (until - at).min(ZEROS.len() as u64);
-        file.write_all_at(&ZEROS[..to_usize(n)], at).meant("write zeros to", path)?;
+        let n = (until - at).min(ZEROS_AT_ONCE);
+        file.write_all_at(zeros(to_usize(n)), at).meant("write zeros to", path)?;
         at += n;
     }
     file.sync_data().meant("sync", path)

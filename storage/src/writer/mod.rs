@@ -1,17 +1,18 @@
 //! The only code that adds bytes to the log, or cuts them off its end.
 //!
 //! ```text
-//!     batches ─► run of one segment, at most G ─► room ─► frame ─► write ─► sync ─► durable
+//!     batches ─► run of one segment, at most G ─► room ─► frame ─► write ─► sync ─► durable ─► tail
 //!                                                  │
 //!                                                  └─ no room: NoSpace, nothing of the run written
 //! ```
 //!
-//! Owns:   the last segment's file and its write position.
+//! Owns:   the last segment's file and its write position; the buffer that a group is framed in.
 //! Keeps:  everything below `end` is durable; batches are contiguous in offset and index; at most one write group is
 //!         not yet synced (S3); a segment file is a function of the log (S35): made when its first batch arrives, cut
 //!         to its exact length when the next one is made.
 //! Never:  learns what is committed, but for the floor below which nothing is cut; retries after a failure (S2).
 
+mod active;
 mod batch;
 mod cut;
 
@@ -21,21 +22,26 @@ use std::sync::Arc;
 use loglog_proto::header::{HEADER, SegmentHeader};
 use loglog_proto::{ClusterId, Length, LogId, Offset, Term};
 
-use crate::error::{IoFailure, Meant};
-use crate::frame::{Frame, batch_bytes};
+use crate::blocks::{BlockBuffer, blocks_to};
+use crate::error::{IoFailure, Meant, to_usize};
+use crate::frame::{self, batch_bytes};
 use crate::limits::SegmentLimits;
 use crate::names;
 use crate::scan::position;
 use crate::shared::{Segment, Shared};
-use crate::spare::{Spare, reserve};
-use crate::vfs::VfsFile;
+use crate::spare::Spare;
 
+pub(crate) use self::active::Active;
 use self::batch::check;
 pub use self::batch::{Durable, NewBatch, NewEntry, WriteError};
 pub(crate) use self::cut::cut_file;
 
 /// How far ahead of the write position space is reserved where no zeros are prepared, bytes.
 const RESERVE_AHEAD: u64 = 8 << 20;
+/// Groups up to this many bytes find zeros where they are written.
+const SMALL_GROUP: u64 = 64 << 10;
+/// Zeros written at once where none were prepared, bytes.
+const ZEROS_AHEAD: u64 = 256 << 10;
 
 /// Why a step did not succeed.
 enum StepError {
@@ -54,16 +60,6 @@ fn preparing(failure: IoFailure) -> StepError {
     if failure.is_no_space() { StepError::Full(failure.path) } else { StepError::Failed(failure) }
 }
 
-/// The last segment, open.
-#[derive(Debug)]
-pub(crate) struct Active {
-    pub(crate) file: Arc<dyn VfsFile>,
-    pub(crate) path: PathBuf,
-    pub(crate) header: SegmentHeader,
-    /// Bytes from the front of the file that have their place on the disk; at least those in use.
-    pub(crate) reserved: u64,
-}
-
 /// Writes the log.
 #[derive(Debug)]
 pub struct LogWriter {
@@ -76,7 +72,7 @@ pub struct LogWriter {
     end: Offset,
     /// Nothing below is ever cut: the mark.
     floor: Offset,
-    frame: Frame,
+    buffer: BlockBuffer,
     /// G; smaller in tests.
     group_bytes_max: Length,
     poison: Option<String>,
@@ -104,7 +100,7 @@ impl LogWriter {
             last,
             end,
             floor: start.floor,
-            frame: Frame::default(),
+            buffer: BlockBuffer::default(),
             group_bytes_max: start.group_bytes_max,
             poison: None,
         }
@@ -177,7 +173,6 @@ impl LogWriter {
             }
             rest = behind;
         }
-        self.frame.settle();
         Ok(self.durable())
     }
 
@@ -220,17 +215,20 @@ impl LogWriter {
         } else {
             self.make_room(bytes)?;
         }
-        let end = self.frame.fill(run);
+        let active = self.active.as_mut().expect("a segment is open");
+        let (mut buffer, head) = (std::mem::take(&mut self.buffer), active.head.len());
+        let end = frame::fill(&mut buffer, &active.head, run, bytes);
         assert_eq!(end, self.end + bytes, "the group was framed as it was measured");
-        let active = self.active.as_ref().expect("a segment is open");
-        let pos = position(active.header.base_offset, self.end);
-        self.frame.write(run, &*active.file, pos).meant("write to", &active.path)?;
-        active.file.sync_data().meant("sync", &active.path)?;
+        active.write(&mut buffer, position(active.header.base_offset, self.end))?;
+        let begin = self.end;
         self.end = end;
         self.last = run[run.len() - 1].log_id;
         let mut table = self.shared.table_mut();
         table.last = self.last;
         table.segments.back_mut().expect("a segment is open").end = end;
+        drop(table);
+        let free = self.shared.tail().push(begin, buffer, head, to_usize(bytes.get()));
+        self.buffer = free.unwrap_or_default();
         Ok(())
     }
 
@@ -238,10 +236,13 @@ impl LogWriter {
     fn make_room(&mut self, bytes: Length) -> Result<(), StepError> {
         let active = self.active.as_mut().expect("a segment is open");
         let base = active.header.base_offset;
-        let needed = position(base, self.end + bytes);
-        let full = HEADER as u64 + self.limits.at(base).get();
-        let reserved = reserve(&*active.file, active.reserved, needed, (needed + RESERVE_AHEAD).min(full));
-        active.reserved = reserved.meant("reserve space in", &active.path).map_err(preparing)?;
+        let needed = blocks_to(position(base, self.end + bytes));
+        let full = blocks_to(HEADER as u64 + self.limits.at(base).get());
+        active.reserve(needed, (needed + RESERVE_AHEAD).min(full)).map_err(preparing)?;
+        // Many small groups to come: each would pay for the file system's note that a block is in use now.
+        if bytes.get() <= SMALL_GROUP {
+            active.write_zeros(needed, ZEROS_AHEAD)?
+        }
         Ok(())
     }
 
@@ -254,13 +255,17 @@ impl LogWriter {
             Some(spare) => spare,
             None => Spare::create(&self.shared).map_err(preparing)?,
         };
-        let needed = HEADER as u64 + bytes.get();
-        let full = HEADER as u64 + self.limits.at(header.base_offset).get();
+        let needed = blocks_to(HEADER as u64 + bytes.get());
+        let full = blocks_to(HEADER as u64 + self.limits.at(header.base_offset).get());
         if let Err(failure) = spare.reserve(needed, (needed + RESERVE_AHEAD).min(full)) {
             *self.shared.spare() = Some(spare);
             return Err(preparing(failure));
         }
-        let written = spare.file.write_all_at(&header.encode(), 0).meant("write the header of", &spare.path);
+        self.buffer.empty_for(HEADER);
+        self.buffer.memory().extend_from_slice(&header.encode());
+        self.buffer.fill_block();
+        let written = spare.file.write_blocks_at(self.buffer.bytes(), 0);
+        let written = written.meant("write the header of", &spare.path);
         if let Err(failure) = written {
             let error = preparing(failure);
             if matches!(error, StepError::Full(_)) {
@@ -276,7 +281,8 @@ impl LogWriter {
         let id = self.shared.fresh_id();
         let segment = Segment { id, header, end: header.base_offset, path: path.clone() };
         self.shared.table_mut().segments.push_back(segment);
-        self.active = Some(Active { file: spare.file, path, header, reserved: spare.reserved });
+        let (file, reserved, written) = (spare.file, spare.reserved, spare.written);
+        self.active = Some(Active { file, path, header, reserved, written, head: header.encode().to_vec() });
         self.settle_limits();
         self.prepare_for(header.base_offset);
         Ok(())

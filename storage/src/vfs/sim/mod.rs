@@ -15,7 +15,7 @@ mod pages;
 mod state;
 
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -351,11 +351,6 @@ impl VfsFile for SimFile {
             return Err(io::Error::other("injected short write"));
         }
         state.change(self.inode, FileOp::Write { pos, bytes: bytes.to_vec() })
-    }
-
-    fn write_all_vectored_at(&self, slices: &[IoSlice<'_>], pos: u64) -> io::Result<()> {
-        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
-        self.write_all_at(&bytes, pos)
     }
 
     fn sync_data(&self) -> io::Result<()> {
