@@ -102,6 +102,8 @@ pub struct DataConfig {
     pub accept_loss: bool,
     /// Whether the log is written past the page cache, where the file system can do that.
     pub direct_io: bool,
+    /// Memory for the log's end, from which readers are served.
+    pub tail_bytes_max: Length,
 }
 
 /// `listen.*`
@@ -200,8 +202,13 @@ impl Default for IdentityConfig {
 
 impl Default for DataConfig {
     fn default() -> Self {
-        let (dir, free_min) = ("./loglog-data".into(), Length::new(128 << 20));
-        Self { dir, free_min, accept_loss: false, direct_io: true }
+        Self {
+            dir: "./loglog-data".into(),
+            free_min: Length::new(128 << 20),
+            accept_loss: false,
+            direct_io: true,
+            tail_bytes_max: Length::new(32 << 20),
+        }
     }
 }
 

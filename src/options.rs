@@ -36,6 +36,7 @@ pub fn node_options(effective: &Effective, logging: Option<&Logging>) -> NodeOpt
         free_min: config.data.free_min.get(),
         accept_loss: config.data.accept_loss,
         direct_io: config.data.direct_io,
+        tail_bytes_max: bytes(config.data.tail_bytes_max),
         tick: config.raft.tick,
         are_faults_allowed: config.debug.faults,
         measure: config.actors.measure,

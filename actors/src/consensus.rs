@@ -11,7 +11,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message};
@@ -19,11 +19,11 @@ use bytes::Bytes;
 use loglog_core::consensus::Order;
 use loglog_core::effects::Fetch;
 use loglog_core::gate::Want;
-use loglog_core::{Append, Consensus as Core, Effects, Role, old_batches};
+use loglog_core::{Append, Consensus as Core, Effects, Role, WriteGroup, old_batches};
 use loglog_proto::error::Refusal;
 use loglog_proto::peer::{PeerAccepted, PeerStanding, RaftMessage};
 use loglog_proto::{LogId, RaftId, Term};
-use loglog_storage::{LogReader, Member, Meta, NewBatch};
+use loglog_storage::{LogReader, Mark, Member, Meta, NewBatch};
 use serde_json::{Value, json};
 use slog::{info, warn};
 use tokio::sync::oneshot;
@@ -37,7 +37,7 @@ use crate::peer::links::Links;
 use crate::peer::receiver::{Receive, SnapshotReceiver};
 use crate::read_waiters::{Grown, ReadWaiters};
 use crate::segment_keeper::{SegmentKeeper, Trim};
-use crate::segment_writer::{SegmentWriter, Write};
+use crate::segment_writer::{SegmentWriter, Write, WriterDesk};
 use crate::storage_group::Fatal;
 use crate::supervisor::Handle;
 use crate::ticket::{Ticket, answer_all};
@@ -52,6 +52,11 @@ pub const NAME: &str = "consensus";
 /// upload at all is not waited for (see the upload buffer).
 const MISSING_INTERVAL: Duration = Duration::from_millis(8);
 
+/// A group of up to so many bytes of payload may be written without the writer's thread.
+const AT_ONCE_BYTES: usize = 16 << 10;
+/// As long as the disk is so fast.
+const AT_ONCE_WITHIN: Duration = Duration::from_millis(1);
+
 /// The actor.
 pub struct Consensus {
     core: Core<Ticket>,
@@ -63,6 +68,10 @@ pub struct Consensus {
     is_mark_loose: bool,
     /// Groups written since the last tick: the disk is busy, the mark can wait.
     groups: u64,
+    /// Groups on their way to the disk.
+    unsynced: usize,
+    /// How long the last group took that was written without the writer's thread; less the longer ago that is.
+    sync_took: Duration,
     /// Role, term and leader as they were told last.
     standing: Option<(Role, Term, Option<RaftId>)>,
     /// Batches whose payloads were missing at the last look.
@@ -79,6 +88,8 @@ pub struct ConsensusParts {
     pub generation: u64,
     /// Where write groups go.
     pub writer: Handle<SegmentWriter>,
+    /// Where a small one is written without going there.
+    pub desk: WriterDesk,
     /// Who removes what is trimmed.
     pub keeper: Handle<SegmentKeeper>,
     /// Where the writer finds this actor.
@@ -249,6 +260,8 @@ impl Consensus {
             is_turn_due: false,
             is_mark_loose: false,
             groups: 0,
+            unsynced: 0,
+            sync_took: Duration::ZERO,
             standing: None,
             missing: HashSet::new(),
             is_looking: false,
@@ -353,26 +366,33 @@ impl Consensus {
             // Nothing is acknowledged any more (S2): the tickets in these effects answer for themselves.
             return;
         }
-        let Effects { save, groups, members, messages, standing, wants, fetches, committed, mark, .. } =
-            effects;
+        let Effects {
+            save,
+            mut groups,
+            members,
+            messages,
+            standing,
+            wants,
+            fetches,
+            committed,
+            mut mark,
+            ..
+        } = effects;
         let Effects { trim, install, hands_over, answers, .. } = effects;
         if let Some(state) = save
             && let Err(error) = self.meta.save(*state)
         {
             return self.parts.fatal.report(format!("cannot save term and vote: {error}"));
         }
-        for group in groups {
-            self.groups += 1;
-            // A writer that is gone takes this actor with it: the group restarts as one.
-            let _ = self.parts.writer.tell(Write { generation: self.parts.generation, group });
-        }
-        if let Some(mark) = mark {
-            self.is_mark_loose = true;
-            if let Err(error) = self.meta.save_mark(mark) {
-                return self.parts.fatal.report(format!("cannot save the mark: {error}"));
-            }
-        }
+        self.groups += groups.len() as u64;
+        self.unsynced += groups.len();
+        // What is written at once is so behind everything else that this turn brought.
+        let at_once = if self.is_for_now(&groups) { groups.pop() } else { None };
+        groups.into_iter().for_each(|group| self.write(group));
         if let Some(state) = trim {
+            if !self.save_mark(mark.take()) {
+                return;
+            }
             let start = state.start;
             // This syncs the mark as well, before anything is unlinked (S36).
             if let Err(error) = self.meta.save(*state) {
@@ -426,6 +446,65 @@ impl Consensus {
             let _ = self.parts.waiters.tell(Grown);
         }
         answer_all(answers);
+        // Behind the answers: a mark that is older than it might be costs a recovery some more reading.
+        if !self.save_mark(mark) {
+            return;
+        }
+        if let Some(group) = at_once {
+            self.write_now(group, ctx);
+        }
+    }
+
+    /// False: it failed, and the process ends.
+    fn save_mark(&mut self, mark: Option<Mark>) -> bool {
+        let Some(mark) = mark else { return true };
+        self.is_mark_loose = true;
+        let saved = self.meta.save_mark(mark);
+        if let Err(error) = &saved {
+            self.parts.fatal.report(format!("cannot save the mark: {error}"));
+        }
+        saved.is_ok()
+    }
+
+    fn write(&self, group: WriteGroup) {
+        // A writer that is gone takes this actor with it: the group restarts as one.
+        let _ = self.parts.writer.tell(Write { generation: self.parts.generation, group });
+    }
+
+    /// Whether a group is written without the writer's thread: that takes as long as two threads take to wake each other, and nobody is
+    /// kept waiting meanwhile who would not wait for this group anyway. Not where others are to hear of this node, whatever its disk does.
+    fn is_for_now(&self, groups: &[WriteGroup]) -> bool {
+        let [group] = groups else { return false };
+        let bytes = |batch: &NewBatch| batch.entries.iter().map(|entry| entry.payload.len()).sum::<usize>();
+        self.unsynced == 1
+            && group.truncate.is_none()
+            && self.parts.peers.links.is_empty()
+            && self.sync_took < AT_ONCE_WITHIN
+            && group.batches.iter().map(bytes).sum::<usize>() <= AT_ONCE_BYTES
+    }
+
+    fn write_now(&mut self, group: WriteGroup, ctx: &mut Ctx<Self>) {
+        let began = Instant::now();
+        match self.parts.desk.write_now(group, ctx.log()) {
+            Ok(Some(synced)) => {
+                self.synced(synced);
+                self.sync_took = began.elapsed();
+                // At once: who waits for it has waited long enough.
+                self.turn(ctx);
+            }
+            // It is held until there is room, or the process ends.
+            Ok(None) => {}
+            Err(group) => self.write(group),
+        }
+    }
+
+    fn synced(&mut self, synced: Synced) {
+        self.unsynced -= 1;
+        self.core.synced(synced.group);
+        self.core.set_available(synced.available);
+        if synced.is_sealed {
+            self.sync_mark();
+        }
     }
 
     fn sync_mark(&mut self) {
@@ -517,15 +596,12 @@ impl Handler<Synced> for Consensus {
     type Result = ();
 
     fn handle(&mut self, synced: Synced, ctx: &mut Self::Context) {
-        if synced.generation != self.parts.generation {
-            return;
+        if synced.generation == self.parts.generation {
+            self.synced(synced);
+            // By and by the disk may be as fast as it was.
+            self.sync_took /= 2;
+            self.turn_soon(ctx);
         }
-        self.core.synced(synced.group);
-        self.core.set_available(synced.available);
-        if synced.is_sealed {
-            self.sync_mark();
-        }
-        self.turn_soon(ctx);
     }
 }
 

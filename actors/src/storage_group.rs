@@ -33,7 +33,7 @@ use crate::peer::SharedIdentity;
 use crate::peer::mender::Mender;
 use crate::read_waiters::ReadWaiters;
 use crate::segment_keeper::{self, SegmentKeeper};
-use crate::segment_writer::{self, SegmentWriter, WriterParts};
+use crate::segment_writer::{self, SegmentWriter, WriterDesk, WriterParts};
 use crate::stats::{ActorStats, Panic, State};
 use crate::supervisor::{Child, Handle, Life, Supervisor, stop_all};
 use crate::thread::Thread;
@@ -73,6 +73,8 @@ pub(crate) struct GroupParts {
     pub(crate) dir: Arc<DataDir>,
     pub(crate) cluster: Option<ClusterId>,
     pub(crate) accept_loss: bool,
+    /// Memory for the log's end, bytes.
+    pub(crate) tail_bytes: usize,
     pub(crate) settings: Settings,
     pub(crate) tick: Duration,
     pub(crate) seed: u64,
@@ -194,14 +196,15 @@ impl StorageGroup {
     pub(crate) async fn recover(&mut self, known: Option<Known>) -> Result<Opened, RecoveryError> {
         assert!(self.members.is_none(), "the last generation is gone before recovery begins (S13)");
         self.stats.set_state(State::Starting);
-        let (dir, cluster) = (Arc::clone(&self.parts.dir), self.parts.cluster);
+        let (dir, cluster, tail_bytes) =
+            (Arc::clone(&self.parts.dir), self.parts.cluster, self.parts.tail_bytes);
         // What was accepted is the damage there was when the process started, not what comes later (S10).
         // In a cluster the others have what is damaged here; what one node cuts off, it may have acknowledged (S10).
         let accept_damage = self.parts.accept_loss && self.is_alone();
         let accept_loss = accept_damage && self.generation == 0;
         let opened = tokio::task::spawn_blocking(move || {
             let recovered = dir
-                .open(OpenOptions { cluster, accept_loss, known, ..OpenOptions::default() })
+                .open(OpenOptions { cluster, accept_loss, known, tail_bytes, ..OpenOptions::default() })
                 .map_err(RecoveryError::of)?;
             let (writers, damage) = start::rebuild_writers(&recovered, accept_damage)?;
             Ok::<_, RecoveryError>((recovered, writers, damage))
@@ -326,11 +329,15 @@ impl StorageGroup {
         };
         let available = writer.available();
         parts.view.publish_available(available);
-        let writer = parts.supervisor.spawn_once(
-            member(segment_writer::NAME, "SegmentWriter"),
-            &threads[0].handle(),
-            move || SegmentWriter::new(writer, writer_parts),
-        );
+        let desk = WriterDesk::new(writer, writer_parts);
+        let writer = {
+            let desk = desk.clone();
+            parts.supervisor.spawn_once(
+                member(segment_writer::NAME, "SegmentWriter"),
+                &threads[0].handle(),
+                move || SegmentWriter::new(desk),
+            )
+        };
         let (fatal, faults) = (parts.fatal.clone(), parts.faults.clone());
         let keeper = parts.supervisor.spawn_once(
             member(segment_keeper::NAME, "SegmentKeeper"),
@@ -340,6 +347,7 @@ impl StorageGroup {
         let consensus_parts = ConsensusParts {
             generation,
             writer: writer.clone(),
+            desk,
             own_slot: slot.clone(),
             waiters: parts.waiters.clone(),
             uploads: parts.uploads.clone(),

@@ -34,6 +34,7 @@ fn key(text: &str) -> String {
         "data.free_min",
         "data.accept_loss",
         "data.direct_io",
+        "data.tail_bytes_max",
         "listen.client",
         "listen.peer",
         "listen.admin",

@@ -210,8 +210,10 @@ fn s13_any_actor_of_any_node_may_panic() {
                 println!("{actor} of node {node} panicked: 200 more appends within {:?}", progress(200));
             }
         }
-        let restarts: u64 = cluster.ids().map(|id| cluster.status(id).expect("it answers").restarts).sum();
-        assert!(restarts >= 12, "{restarts} restarts");
+        // The last one may still be on its way: appends went on under another leader meanwhile.
+        let restarts =
+            || cluster.ids().filter_map(|id| cluster.status(id)).map(|status| status.restarts).sum::<u64>();
+        until("12 restarts", RESUME, || restarts() >= 12);
     });
 }
 

@@ -29,6 +29,7 @@ const SEGMENT_BYTES: RangeInclusive<u64> = 64 << 10..=1 << 30;
 /// Any buffer must hold the largest payload, or that payload could never be appended.
 const BUFFER_BYTES: RangeInclusive<u64> = PAYLOAD_BYTES_MAX as u64 + 1..=1 << 40;
 const FREE_BYTES: RangeInclusive<u64> = 0..=1 << 50;
+const TAIL_BYTES: RangeInclusive<u64> = 0..=1 << 30;
 const BULK_BYTES: RangeInclusive<u64> = 0..=1 << 40;
 const TICK: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(10);
 
@@ -94,6 +95,11 @@ pub(super) const KEYS: &[Key] = &[
         name: "data.direct_io",
         set: |to, from| value::switch(from).map(|value| to.data.direct_io = value),
         show: |of| of.data.direct_io.to_string(),
+    },
+    Key {
+        name: "data.tail_bytes_max",
+        set: |to, from| value::bytes(from, TAIL_BYTES).map(|value| to.data.tail_bytes_max = value),
+        show: |of| quoted(&format_bytes(of.data.tail_bytes_max.get())),
     },
     Key {
         name: "listen.client",

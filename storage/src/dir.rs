@@ -91,6 +91,8 @@ pub struct OpenOptions {
     pub uncommitted_from: Option<Offset>,
     /// What the process knows of this log from a life of it that ended in peace.
     pub known: Option<Known>,
+    /// So much memory keeps the end of the log for readers, bytes.
+    pub tail_bytes: usize,
 }
 
 /// What is known of a log by the process that has just had it open, and found damage in it. All three only make recovery stricter.

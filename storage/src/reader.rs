@@ -131,7 +131,7 @@ impl LogReader {
     /// [`ReadError`]; `BeyondEnd` where `offset` is beyond what is committed, or not durable here.
     pub fn read(&self, offset: Offset, max: usize, committed: Offset) -> Result<Bytes, ReadError> {
         let Some((segment, len)) = self.find(offset, max, committed)? else { return Ok(Bytes::new()) };
-        if let Some(bytes) = self.shared.tail().read(offset, len) {
+        if let Some(bytes) = self.shared.tail().read(offset, len, usize::MAX) {
             return Ok(bytes);
         }
         let file = self.open(&segment, offset)?;
@@ -141,7 +141,8 @@ impl LogReader {
         Ok(bytes.into())
     }
 
-    /// As [`LogReader::read`], but only what is in memory: `None` where the disk would have to be asked.
+    /// As [`LogReader::read`], but only what is in memory: `None` where the disk would have to be asked, or more than `copied_max` bytes
+    /// be copied.
     ///
     /// # Errors
     /// As [`LogReader::read`].
@@ -150,9 +151,10 @@ impl LogReader {
         offset: Offset,
         max: usize,
         committed: Offset,
+        copied_max: usize,
     ) -> Result<Option<Bytes>, ReadError> {
         match self.find(offset, max, committed)? {
-            Some((_, len)) => Ok(self.shared.tail().read(offset, len)),
+            Some((_, len)) => Ok(self.shared.tail().read(offset, len, copied_max)),
             None => Ok(Some(Bytes::new())),
         }
     }

@@ -82,7 +82,12 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(vfs: Arc<dyn Vfs>, dir: PathBuf, mut table: Table, segment_bytes: u64) -> Self {
+    pub(crate) fn new(
+        vfs: Arc<dyn Vfs>,
+        dir: PathBuf,
+        mut table: Table,
+        (segment_bytes, tail_bytes): (u64, usize),
+    ) -> Self {
         let mut next_id = 0;
         for segment in &mut table.segments {
             segment.id = next_id;
@@ -94,7 +99,7 @@ impl Shared {
             dir,
             table: RwLock::new(table),
             spare: Mutex::new(None),
-            tail: Mutex::default(),
+            tail: Mutex::new(Tail::new(tail_bytes)),
             handles: Mutex::new(VecDeque::new()),
             next_id: AtomicU64::new(next_id),
             segment_bytes: AtomicU64::new(segment_bytes),

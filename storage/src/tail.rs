@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Owns:   the buffers of the last groups.
-//! Keeps:  only what is synced; pieces follow each other without a gap; bounded memory.
+//! Keeps:  only what is synced, up to the log's very end; pieces follow each other without a gap; no more memory than was said.
 //! Never:  knows what is committed: who asks does.
 
 use std::collections::VecDeque;
@@ -18,12 +18,8 @@ use loglog_proto::{Length, Offset};
 use crate::blocks::BlockBuffer;
 use crate::error::to_usize;
 
-/// Memory held at most, bytes, but for the newest piece.
-const TAIL_BYTES: usize = 32 << 20;
 /// A buffer smaller than this is not worth keeping for another group.
 const WORTH_KEEPING: usize = 128 << 10;
-/// Pieces smaller than this are read together.
-const SMALL: usize = 64 << 10;
 
 /// A written group.
 #[derive(Debug)]
@@ -49,10 +45,11 @@ impl AsRef<[u8]> for Part {
 }
 
 /// The last groups.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Tail {
     pieces: VecDeque<Piece>,
     capacity: usize,
+    capacity_max: usize,
 }
 
 impl Piece {
@@ -62,6 +59,11 @@ impl Piece {
 }
 
 impl Tail {
+    /// Nothing yet; at most so many bytes.
+    pub(crate) const fn new(capacity_max: usize) -> Self {
+        Self { pieces: VecDeque::new(), capacity: 0, capacity_max }
+    }
+
     /// Takes a group that is synced: the `len` bytes of `memory` behind its first `from`, which lie at `offset`. Gives back a buffer that
     /// nobody needs any more.
     pub(crate) fn push(
@@ -74,9 +76,13 @@ impl Tail {
         if self.pieces.back().is_some_and(|piece| piece.end() != offset) {
             self.clear();
         }
+        if memory.capacity() > self.capacity_max {
+            self.clear();
+            return Some(memory);
+        }
         self.capacity += memory.capacity();
         let mut free = None;
-        while self.capacity > TAIL_BYTES
+        while self.capacity > self.capacity_max
             && let Some(oldest) = self.pieces.pop_front()
         {
             self.capacity -= oldest.memory.capacity();
@@ -93,24 +99,26 @@ impl Tail {
         self.capacity = 0;
     }
 
-    /// Bytes from `offset` on, at most `max`; `None` where they are not here.
-    pub(crate) fn read(&self, offset: Offset, max: usize) -> Option<Bytes> {
-        let after = self.pieces.partition_point(|piece| piece.offset <= offset);
-        let at = after.checked_sub(1)?;
-        let piece = self.pieces.get(at).filter(|piece| offset < piece.end())?;
-        let skipped = to_usize((offset - piece.offset).get());
-        let len = (piece.len - skipped).min(max);
-        if len == max || len >= SMALL || after == self.pieces.len() {
-            let part = Part { memory: Arc::clone(&piece.memory), from: piece.from + skipped, len };
-            return Some(Bytes::from_owner(part));
+    /// The `len` bytes at `offset`, all of them; `None` where they are not here, or would have to be copied together from more than
+    /// `copied_max` bytes.
+    pub(crate) fn read(&self, offset: Offset, len: usize, copied_max: usize) -> Option<Bytes> {
+        let at = self.pieces.partition_point(|piece| piece.offset <= offset).checked_sub(1)?;
+        let piece = &self.pieces[at];
+        if offset + Length::of(len) <= piece.end() {
+            let from = piece.from + to_usize((offset - piece.offset).get());
+            return Some(Bytes::from_owner(Part { memory: Arc::clone(&piece.memory), from, len }));
         }
-        let (mut skipped, wanted) = (skipped, max.min(SMALL));
-        let mut bytes = Vec::with_capacity(wanted);
+        let is_here = self.pieces.back().is_some_and(|last| offset + Length::of(len) <= last.end());
+        if !is_here || len > copied_max {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity(len);
+        let mut skipped = to_usize((offset - piece.offset).get());
         for piece in self.pieces.range(at..) {
             let whole = &piece.memory.bytes()[piece.from..piece.from + piece.len];
-            let len = (piece.len - skipped).min(wanted - bytes.len());
-            bytes.extend_from_slice(&whole[skipped..skipped + len]);
-            if bytes.len() == wanted {
+            let some = (piece.len - skipped).min(len - bytes.len());
+            bytes.extend_from_slice(&whole[skipped..skipped + some]);
+            if bytes.len() == len {
                 break;
             }
             skipped = 0;
@@ -123,6 +131,8 @@ impl Tail {
 mod tests {
     use super::*;
 
+    const MAX: usize = 32 << 20;
+
     /// A group at `offset` of bytes that say where they lie.
     fn group(tail: &mut Tail, offset: u64, len: usize, head: usize) -> Option<BlockBuffer> {
         let mut buffer = BlockBuffer::default();
@@ -132,56 +142,58 @@ mod tests {
         tail.push(Offset::new(offset), buffer, head, len)
     }
 
-    fn check(tail: &Tail, offset: u64, max: usize) -> Option<usize> {
-        let bytes = tail.read(Offset::new(offset), max)?;
-        assert!(bytes.len() <= max && !bytes.is_empty());
+    fn is_here(tail: &Tail, offset: u64, len: usize) -> bool {
+        let Some(bytes) = tail.read(Offset::new(offset), len, 1000) else { return false };
+        assert_eq!(bytes.len(), len);
         assert!(bytes.iter().zip(offset..).all(|(byte, at)| *byte == at.to_le_bytes()[0]));
-        Some(bytes.len())
+        true
     }
 
     #[test]
-    fn what_is_here_is_read_and_nothing_else() {
-        let mut tail = Tail::default();
-        assert_eq!(check(&tail, 0, 1), None);
+    fn what_is_here_is_read_whole_and_nothing_else() {
+        let mut tail = Tail::new(MAX);
+        assert!(!is_here(&tail, 0, 1));
         for (offset, len) in [(1000, 10), (1010, 100), (1110, 100_000), (101_110, 5)] {
             group(&mut tail, offset, len, 7);
         }
-        assert_eq!(check(&tail, 999, 1), None);
-        assert_eq!(check(&tail, 101_115, 1), None);
-        assert_eq!(check(&tail, 1000, 10), Some(10));
-        assert_eq!(check(&tail, 1005, 50), Some(50));
-        assert_eq!(check(&tail, 1005, 1 << 20), Some(64 << 10), "small ones together");
-        assert_eq!(check(&tail, 1110, 1 << 20), Some(100_000), "as it lies");
-        assert_eq!(check(&tail, 101_109, 1 << 20), Some(6));
-        assert_eq!(check(&tail, 101_110, 1 << 20), Some(5));
+        for (offset, len) in
+            [(1000, 10), (1005, 50), (1000, 1000), (1110, 100_000), (101_109, 6), (101_114, 1)]
+        {
+            assert!(is_here(&tail, offset, len), "{len} at {offset}");
+        }
+        for (offset, len) in [(999, 2), (101_110, 6), (101_115, 1), (1005, 2000), (101_109, 7)] {
+            assert!(!is_here(&tail, offset, len), "{len} at {offset}");
+        }
     }
 
     #[test]
     fn a_gap_forgets_what_was_before() {
-        let mut tail = Tail::default();
+        let mut tail = Tail::new(MAX);
         group(&mut tail, 0, 10, 0);
         group(&mut tail, 11, 10, 0);
-        assert_eq!(check(&tail, 5, 9), None);
-        assert_eq!(check(&tail, 11, 90), Some(10));
+        assert!(!is_here(&tail, 5, 5));
+        assert!(is_here(&tail, 11, 10));
     }
 
     #[test]
     fn memory_is_bounded_and_goes_back() {
-        let (mut tail, len) = (Tail::default(), 1 << 20);
+        let (mut tail, len) = (Tail::new(MAX), 1 << 20);
         let mut back = 0;
         for number in 0..100 {
             back += usize::from(group(&mut tail, number * len as u64, len, 0).is_some());
-            assert!(tail.capacity <= TAIL_BYTES + (len + 2 * crate::blocks::BLOCK));
+            assert!(tail.capacity <= MAX);
         }
         assert!(back > 60, "{back}");
-        assert_eq!(check(&tail, 0, 1), None);
-        assert_eq!(check(&tail, 99 * len as u64, len), Some(len));
+        assert!(!is_here(&tail, 0, 1));
+        assert!(is_here(&tail, 99 * len as u64, len));
         // What somebody still reads stays his.
-        let held = tail.read(Offset::new(80 * len as u64), len).unwrap();
+        let held = tail.read(Offset::new(80 * len as u64), len, 0).unwrap();
         for number in 100..200 {
             group(&mut tail, number * len as u64, len, 0);
         }
-        assert_eq!(held.len(), len);
         assert!(held.iter().zip(80 * len as u64..).all(|(byte, at)| *byte == at.to_le_bytes()[0]));
+        // What is larger than all of it is not kept, and what was before it no longer ends where the log does.
+        assert!(group(&mut tail, 200 * len as u64, MAX, 0).is_some());
+        assert!(!is_here(&tail, 199 * len as u64, 1));
     }
 }

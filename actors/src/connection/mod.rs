@@ -55,6 +55,8 @@ use crate::upload_buffer::{Offer, Uploads};
 /// Silent sockets hold a place that others may want.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Bytes of the log's end that are copied on this thread at most.
+const COPIED_BYTES: usize = 64 << 10;
 /// From so many bytes on, what is read from the disk is sent from its file.
 const FILE_BYTES: usize = 64 << 10;
 
@@ -408,7 +410,7 @@ impl Connection {
         let Some(reader) = self.services.view.reader() else { return false };
         let Some((id, offset, limit)) = self.reads.next() else { return false };
         let committed = self.services.view.committed();
-        match reader.read_from_memory(offset, limit, committed) {
+        match reader.read_from_memory(offset, limit, committed, COPIED_BYTES) {
             Ok(Some(bytes)) => self.reply(id, ResponseBody::Data(Data { offset, end: committed, bytes })),
             Ok(None) => {
                 self.read_from_disk(id, (offset, limit, committed), reader, ctx);
@@ -430,10 +432,13 @@ impl Connection {
         self.is_reading = true;
         let takes_files = self.outbox.as_ref().is_some_and(Outbox::takes_files);
         let read = tokio::task::spawn_blocking(move || {
-            if takes_files
-                && let Some(part) = reader.locate(offset, limit, committed)?.filter(is_worth_a_file)
-            {
-                return Ok(Found::File(part));
+            if takes_files {
+                if let Some(bytes) = reader.read_from_memory(offset, limit, committed, usize::MAX)? {
+                    return Ok(Found::Bytes(bytes));
+                }
+                if let Some(part) = reader.locate(offset, limit, committed)?.filter(is_worth_a_file) {
+                    return Ok(Found::File(part));
+                }
             }
             reader.read(offset, limit, committed).map(Found::Bytes)
         });

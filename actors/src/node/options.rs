@@ -51,6 +51,8 @@ pub struct NodeOptions {
     pub accept_loss: bool,
     /// Write the log past the page cache, where the file system can do that.
     pub direct_io: bool,
+    /// Memory for the end of the log, from which readers are served, bytes.
+    pub tail_bytes_max: usize,
     /// Time between Raft's ticks.
     pub tick: Duration,
     /// Whether clients may inject faults.

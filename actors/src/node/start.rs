@@ -142,6 +142,7 @@ impl Node {
             dir: Arc::clone(&dir),
             cluster: options.cluster,
             accept_loss: options.accept_loss,
+            tail_bytes: options.tail_bytes_max,
             settings: Settings { free_min: options.free_min, ..Settings::default() },
             tick: options.tick,
             seed: rng.random(),

@@ -28,6 +28,7 @@ pub(crate) fn options(dir: &Path, node: u32) -> NodeOptions {
         free_min: 0,
         accept_loss: false,
         direct_io: true,
+        tail_bytes_max: 1 << 20,
         tick: Duration::from_millis(50),
         are_faults_allowed: false,
         config: Vec::new(),

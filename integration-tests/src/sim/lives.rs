@@ -18,7 +18,7 @@ use slog::Logger;
 use super::dials::Fault;
 use super::node::{At, Event, Life, Mending, Node, State, uploads};
 use super::queue::{MS, Micros, SECOND};
-use super::world::{FREE_MIN, GROUP, World, cluster};
+use super::world::{FREE_MIN, GROUP, TAIL_BYTES, World, cluster};
 
 /// Time between Raft's ticks.
 pub(super) const TICK: Micros = 100 * MS;
@@ -93,7 +93,7 @@ impl World {
         let node = &mut self.nodes[at];
         node.generation += 1;
         node.dies_after = None;
-        match dir.open_with(options, GROUP) {
+        match dir.open_with(OpenOptions { tail_bytes: TAIL_BYTES, ..options }, GROUP) {
             Ok(recovered) => match start::rebuild_writers(&recovered, false) {
                 Ok((writers, _)) => self.run(at, dir, recovered, writers),
                 Err(ScanError::Corrupt { offset, .. }) => {

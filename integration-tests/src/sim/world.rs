@@ -27,6 +27,8 @@ const ROUND: Micros = 300 * SECOND;
 const HEAL_MAX: Micros = 120 * SECOND;
 /// How large a write group is at most, here (S3).
 pub(super) const GROUP: Length = Length::new(256 << 10);
+/// Memory for the log's end, few bytes: a group or two.
+pub(super) const TAIL_BYTES: usize = 48 << 10;
 /// Bytes of a segment, one of these in a run: in small ones an uncommitted tail takes several.
 const SEGMENTS: [Length; 3] = [Length::new(6 << 10), Length::new(16 << 10), Length::new(48 << 10)];
 /// Free bytes below which a leader takes no data (S37).

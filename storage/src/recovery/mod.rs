@@ -116,7 +116,8 @@ pub(crate) fn open(
         .collect();
     let table = Table { start, segments, last: kept.last };
     let limit = state.segment_bytes_max;
-    let shared = Arc::new(Shared::new(Arc::clone(&vfs), dir.to_owned(), table, limit.get()));
+    let shared =
+        Arc::new(Shared::new(Arc::clone(&vfs), dir.to_owned(), table, (limit.get(), options.tail_bytes)));
     let cluster = state.cluster;
     meta.watch(Arc::clone(&shared));
     let floor = meta.mark().offset;
