@@ -175,10 +175,11 @@ impl Cluster {
         // For a look at what went wrong.
         let level = std::env::var("LOGLOG_TEST_LEVEL").unwrap_or_else(|_| "info".to_owned());
         let (place, segment_bytes_max) = (&self.nodes[&id].place, &self.segment_bytes_max);
+        // Little of it in memory: what a test does to the files is to be seen by those who read.
         let text = format!(
             "cluster.id = \"{CLUSTER}\"\n{cluster}\nnode.id = {id}\n\
              listen.client = \"{}\"\nlisten.peer = \"{}\"\nlisten.admin = \"127.0.0.1:0\"\ndata.dir = \"{}\"\ndata.free_min = \"1 MiB\"\n\
-             segment.bytes_max = \"{segment_bytes_max}\"\nraft.tick = \"50 ms\"\nlog.format = \"json\"\n\
+             data.tail_bytes_max = \"64 KiB\"\nsegment.bytes_max = \"{segment_bytes_max}\"\nraft.tick = \"50 ms\"\nlog.format = \"json\"\n\
              log.level = \"{level}\"\ndebug.faults = true\n",
             place.client,
             place.peer,
