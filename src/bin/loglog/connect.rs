@@ -29,6 +29,11 @@ pub(crate) struct Endpoints {
 }
 
 impl Endpoints {
+    /// These, with commas between, instead of those of the command line.
+    pub(crate) fn of(endpoints: &str) -> Self {
+        Self { endpoints: endpoints.to_owned() }
+    }
+
     #[cfg(test)]
     pub(crate) fn text(&self) -> &str {
         &self.endpoints
