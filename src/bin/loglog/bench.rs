@@ -6,17 +6,28 @@
 mod append;
 mod disk;
 mod embedded;
+mod fill;
 mod folder;
+mod follow;
+mod follower;
 mod latency;
 mod load;
 mod nodes;
 mod payload;
+mod ports;
 mod probe;
+mod raw;
+mod read;
+mod recovery;
 mod report;
+mod scale;
+mod sendfile;
+mod tail;
 mod tally;
 mod target;
 mod timer;
 mod verify;
+mod wire;
 
 use clap::Subcommand;
 use loglog_proto::limits::{PAYLOAD_BYTES_MAX, WRITER_SEQUENCES_MAX};
@@ -30,6 +41,16 @@ use loglog::units::parse_bytes_or_plain;
 pub(crate) enum Bench {
     /// Durable appends: rate and latency.
     Append(append::Args),
+    /// The log in bulk, and beside it the most that this machine can send over loopback.
+    Read(read::Args),
+    /// From an append to a reader that waits for it.
+    Tail(tail::Args),
+    /// Idle followers of the log's end: what each costs, and how long until all of them have what was appended.
+    Follow(follow::Args),
+    /// One connection with so many appends in flight beside so many connections with one each.
+    Scale(scale::Args),
+    /// How long a node takes to come back with a log of some size, and how fast it appends to it.
+    Recovery(recovery::Args),
     /// The same node from within its program and over loopback TCP, in turns: how much faster it is built in.
     Embedded(embedded::Args),
 }
@@ -37,6 +58,11 @@ pub(crate) enum Bench {
 pub(crate) async fn run(bench: Bench, at: &Endpoints) -> Outcome {
     match bench {
         Bench::Append(args) => append::run(&args, at).await,
+        Bench::Read(args) => read::run(&args, at).await,
+        Bench::Tail(args) => tail::run(&args, at).await,
+        Bench::Follow(args) => follow::run(&args, at).await,
+        Bench::Scale(args) => scale::run(&args, at).await,
+        Bench::Recovery(args) => recovery::run(&args, at).await,
         Bench::Embedded(args) => embedded::run(&args).await,
     }
 }

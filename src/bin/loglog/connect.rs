@@ -39,6 +39,11 @@ impl Endpoints {
         &self.endpoints
     }
 
+    /// Each of them.
+    pub(crate) fn list(&self) -> impl Iterator<Item = &str> {
+        self.endpoints.split(',').map(str::trim).filter(|endpoint| !endpoint.is_empty())
+    }
+
     /// The same for a command that has time: where several nodes are named and none is there, they may be starting just now.
     pub(crate) async fn connect_within(&self, patience: Duration) -> Outcome<Client> {
         let patience = if self.endpoints.contains(',') { patience.min(STARTING) } else { Duration::ZERO };

@@ -71,7 +71,8 @@ impl Writer {
         Self { pipeline: client.pipeline(options), source: source.clone(), number, in_flight, sent: 0 }
     }
 
-    async fn send(&mut self) -> Result<Ticket, AppendError> {
+    /// Hands in the next append.
+    pub(super) async fn send(&mut self) -> Result<Ticket, AppendError> {
         let payload = self.source.payload(self.number, self.sent);
         self.sent += 1;
         self.pipeline.append(payload).await
@@ -145,14 +146,15 @@ impl Writer {
         let mut flying: VecDeque<(Instant, Ticket)> = VecDeque::with_capacity(self.in_flight);
         while due < window.end {
             let now = Instant::now();
-            if now >= window.end {
-                tally.never_sent(due, every, window);
-                break;
-            }
             while due <= now && due < window.end && flying.len() < self.in_flight {
                 let ticket = self.send().await?;
                 flying.push_back((due, ticket));
                 due += every;
+            }
+            if now >= window.end {
+                // Those for which there was no room.
+                tally.never_sent(due, every, window);
+                break;
             }
             let is_full = flying.len() == self.in_flight;
             tokio::select! {

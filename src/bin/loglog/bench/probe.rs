@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::load::Window;
-use super::report::Report;
+use super::report::{Report, rounded};
 use crate::admin;
 use crate::exit::{Outcome, Stop};
 use loglog::units::about_bytes;
@@ -40,8 +40,16 @@ pub(super) struct Reading {
 /// What was used between two readings.
 #[derive(Clone, Debug)]
 pub(super) struct Usage {
-    before: Reading,
-    after: Reading,
+    own: Duration,
+    nodes: Vec<NodeUsage>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct NodeUsage {
+    cpu_s: f64,
+    peak: f64,
+    /// Bytes sent to peers, where it leads.
+    sent: Option<f64>,
 }
 
 /// A reading at the begin and one at the end of a window, under way.
@@ -73,9 +81,16 @@ impl Probe {
             wait(window.begin);
             let before = self.read()?;
             wait(window.end);
-            Ok(Usage { before, after: self.read()? })
+            Ok(Usage::between(&before, &self.read()?))
         });
         Watch { cancel, thread }
+    }
+}
+
+impl Reading {
+    /// The most memory that any of the nodes has ever had.
+    pub(super) fn peak(&self) -> Option<f64> {
+        self.nodes.iter().map(|node| node.peak).max_by(f64::total_cmp)
     }
 }
 
@@ -109,39 +124,73 @@ impl Node {
 }
 
 impl Usage {
-    /// Between two readings that somebody took.
-    pub(super) const fn between(before: Reading, after: Reading) -> Self {
-        Self { before, after }
+    /// Between two readings.
+    pub(super) fn between(before: &Reading, after: &Reading) -> Self {
+        let node = |(before, after): (&Node, &Node)| NodeUsage {
+            cpu_s: after.cpu_s - before.cpu_s,
+            peak: after.peak,
+            sent: after.leads.then_some(after.peer_sent - before.peer_sent),
+        };
+        let nodes = before.nodes.iter().zip(&after.nodes).map(node).collect();
+        Self { own: after.own.saturating_sub(before.own), nodes }
     }
 
-    /// Tells of it, for each of `entries` where that makes sense.
-    #[expect(clippy::cast_precision_loss, reason = "few digits are printed")]
-    pub(super) fn tell(&self, report: &mut Report, entries: u64) {
-        let each = |seconds: f64| seconds * 1e6 / entries.max(1) as f64;
-        let own = each((self.after.own.saturating_sub(self.before.own)).as_secs_f64());
-        report.number("client_cpu_us", own);
-        let mut words = vec![format!("client {own:.2} us")];
-        let (mut memory, mut sent) = (Vec::new(), None);
-        for (number, (before, after)) in (1..).zip(self.before.nodes.iter().zip(&self.after.nodes)) {
-            let cpu = each(after.cpu_s - before.cpu_s);
-            report.number(&format!("node{number}_cpu_us"), cpu);
-            report.count(&format!("node{number}_peak_bytes"), super::report::rounded(after.peak));
-            words.push(format!("node {number} {cpu:.2} us"));
-            memory.push(format!("node {number} {}", about_bytes(super::report::rounded(after.peak))));
-            if after.leads {
-                sent = Some(after.peer_sent - before.peer_sent);
-            }
+    /// This and what was used at another time.
+    pub(super) fn and(mut self, other: &Self) -> Self {
+        self.own += other.own;
+        for (node, more) in self.nodes.iter_mut().zip(&other.nodes) {
+            node.cpu_s += more.cpu_s;
+            node.peak = node.peak.max(more.peak);
+            node.sent = node.sent.zip(more.sent).map(|(sent, more)| sent + more);
         }
+        self
+    }
+
+    /// The same in few words; names begin with `prefix`.
+    #[expect(clippy::cast_precision_loss, reason = "few digits are printed")]
+    pub(super) fn brief(&self, report: &mut Report, prefix: &str, entries: u64) -> String {
+        let each = |seconds: f64| seconds * 1e6 / entries.max(1) as f64;
+        let (own, nodes) = (each(self.own.as_secs_f64()), self.nodes.iter().map(|node| node.cpu_s).sum());
+        let nodes = (!self.nodes.is_empty()).then_some(each(nodes));
+        report.number(&format!("{prefix}_client_cpu_us_per_entry"), own);
+        report.maybe(&format!("{prefix}_nodes_cpu_us_per_entry"), nodes);
+        let peak = self.nodes.iter().map(|node| node.peak).max_by(f64::total_cmp);
+        report.maybe(&format!("{prefix}_node_peak_bytes"), peak);
+        let words = nodes.map_or(String::new(), |nodes| format!(", nodes {nodes:.2} us"));
+        format!("client {own:.2} us{words} for each entry")
+    }
+
+    /// Tells of it, for each of `entries`.
+    pub(super) fn tell(&self, report: &mut Report, entries: u64) {
+        self.tell_each(report, entries, "entry");
+    }
+
+    /// The same for each of `count` things, which are called `of`.
+    #[expect(clippy::cast_precision_loss, reason = "few digits are printed")]
+    pub(super) fn tell_each(&self, report: &mut Report, count: u64, of: &str) {
+        let each = |value: f64| value / count.max(1) as f64;
+        let name = |who: &str| format!("{who}_cpu_us_per_{of}");
+        let own = each(self.own.as_secs_f64() * 1e6);
+        report.number(&name("client"), own);
+        let mut words = vec![format!("client {own:.2} us")];
+        let mut memory = Vec::new();
+        for (number, node) in (1..).zip(&self.nodes) {
+            let cpu = each(node.cpu_s * 1e6);
+            report.number(&name(&format!("node{number}")), cpu);
+            report.count(&format!("node{number}_peak_bytes"), rounded(node.peak));
+            words.push(format!("node {number} {cpu:.2} us"));
+            memory.push(format!("node {number} {}", about_bytes(rounded(node.peak))));
+        }
+        let sent = self.nodes.iter().find_map(|node| node.sent);
         report.maybe("leader_sent_bytes", sent);
-        report.maybe("leader_sent_bytes_per_entry", sent.map(|sent| sent / entries.max(1) as f64));
-        report.row("processor", format!("{} an entry", words.join(", ")));
+        let what = if of == "mib" { "MiB" } else { of };
+        report.row("processor", format!("{} for each {what}", words.join(", ")));
         if !memory.is_empty() {
             report.row("memory", format!("{} at most", memory.join(", ")));
         }
-        if let Some(sent) = sent.filter(|_| self.after.nodes.len() > 1) {
-            let each = sent / entries.max(1) as f64;
-            let all = about_bytes(super::report::rounded(sent));
-            report.row("leader sent", format!("{all} to its peers, {each:.1} bytes an entry"));
+        if let Some(sent) = sent.filter(|_| self.nodes.len() > 1) {
+            let all = about_bytes(rounded(sent));
+            report.row("leader sent", format!("{all} to its peers, {:.1} bytes for each {what}", each(sent)));
         }
     }
 }

@@ -102,6 +102,45 @@ impl Target {
         })
     }
 
+    /// Where a node listens, for benches with a protocol-light client of their own.
+    pub(super) fn address(&self) -> Outcome<String> {
+        let first = self.at.list().next().unwrap_or_default();
+        if first.starts_with("unix:") {
+            let message =
+                format!("this bench needs a node's host:port, not {first}: see --endpoints or --nodes");
+            return Err(Stop::new(Exit::Usage, message));
+        }
+        Ok(first.to_owned())
+    }
+
+    /// The folder on the disk that is written to.
+    pub(super) fn data_or_here(&self) -> &Path {
+        self.data.as_deref().unwrap_or(Path::new("."))
+    }
+
+    /// Ends the bench's own nodes, in order or with kill -9.
+    pub(super) async fn end(&mut self, kill: bool) -> Outcome {
+        match &mut self.own {
+            Some(own) if kill => own.kill(),
+            Some(own) => own.stop().await?,
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Starts them again. Returns how long it took until the first of them answered where the log ends, linearizably.
+    pub(super) async fn start_again(&mut self) -> Outcome<Duration> {
+        let began = Instant::now();
+        let Some(own) = &mut self.own else { return Ok(Duration::ZERO) };
+        own.start_again().await?;
+        self.at = Endpoints::of(&own.endpoints());
+        let answering = async { self.client().await?.end(true).await.map_err(|error| stop(&error)) };
+        answering.await?;
+        let took = began.elapsed();
+        self.learn().await?;
+        Ok(took)
+    }
+
     /// What the nodes use, as far as is known where to ask.
     pub(super) fn probe(&self) -> Probe {
         Probe::new(self.admins.clone())

@@ -3,6 +3,7 @@
 //! The runtime's own timer counts milliseconds, which is longer than an append takes: appends that are due would be sent late, and
 //! all of that would count as their latency.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
@@ -20,6 +21,8 @@ use crate::exit::{Outcome, Stop};
 pub(super) struct Timer {
     timer: File,
     readable: Receiver,
+    /// What it is set to.
+    set_to: Cell<Option<Instant>>,
 }
 
 impl Timer {
@@ -28,7 +31,7 @@ impl Timer {
             let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
             let timer = File::from(timerfd_create(TimerfdClockId::Monotonic, flags)?);
             let readable = Receiver::from_file_unchecked(timer.try_clone()?)?;
-            Ok(Self { timer, readable })
+            Ok(Self { timer, readable, set_to: Cell::new(None) })
         };
         make().map_err(|error: io::Error| Stop::failed(format!("cannot make a timer: {error}")))
     }
@@ -37,23 +40,28 @@ impl Timer {
     pub(super) async fn until(&self, moment: Instant) {
         loop {
             let left = moment.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.sleep(left).await.is_err() {
+            if left.is_zero() || self.sleep(left, moment).await.is_err() {
                 return;
             }
         }
     }
 
-    async fn sleep(&self, left: Duration) -> io::Result<()> {
-        let it_value = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let once = Itimerspec { it_interval, it_value };
-        // Setting it also forgets what it has counted before.
-        timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
+    async fn sleep(&self, left: Duration, moment: Instant) -> io::Result<()> {
+        // Whoever waits for two things at once comes here again for each of them.
+        if self.set_to.replace(Some(moment)) != Some(moment) {
+            let it_value = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;
+            let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
+            // Setting it also forgets what it has counted before.
+            timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once)?;
+        }
         loop {
             self.readable.readable().await?;
             match self.readable.try_read(&mut [0; 8]) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return read.map(drop),
+                read => {
+                    self.set_to.set(None);
+                    return read.map(drop);
+                }
             }
         }
     }
