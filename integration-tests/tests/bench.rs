@@ -142,6 +142,7 @@ fn follow_tells_what_a_follower_costs_and_wakes_them_all() {
     positive(&found, &["wake_p50_us", "wake_p99_us", "wake_max_us", "last_p50_us"]);
     assert_eq!((number(&found, "followers"), number(&found, "woken")), (200.0, 50.0));
     assert!(found["bytes_per_follower"].is_number(), "{found:#}");
+    tells_of_nodes(&found, 1, "wake");
     assert!(number(&found, "wake_p50_us") <= number(&found, "last_max_us"));
 }
 
@@ -161,7 +162,10 @@ fn recovery_after_either_end() {
         let found = found.as_array().unwrap();
         assert_eq!(found.len(), 2, "one for each size");
         for (one, size) in found.iter().zip([4_u32 << 20, 8 << 20]) {
-            positive(one, &["start_ms", "start_max_ms", "empty_per_s", "full_per_s", "ratio", "peak_bytes"]);
+            positive(
+                one,
+                &["start_ms", "start_max_ms", "empty_per_s", "full_per_s", "ratio", "node1_peak_bytes"],
+            );
             assert!(number(one, "log_bytes") >= f64::from(size), "{one:#}");
             assert_eq!(one["ended_by"], how);
         }

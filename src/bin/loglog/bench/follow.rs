@@ -18,9 +18,10 @@ use tokio::task::{AbortHandle, LocalSet};
 use super::follower::{Crowd, Follower};
 use super::load::Writer;
 use super::payload::{Mix, Source};
-use super::payload_bytes;
+use super::probe::Usage;
 use super::report::{Form, Report, rounded};
 use super::target::{Target, Where};
+use super::{disk, payload_bytes};
 use crate::connect::{Endpoints, stop, stop_append};
 use crate::exit::{Exit, Outcome, Stop};
 use crate::table::grouped;
@@ -114,7 +115,13 @@ async fn measure(args: &Args, target: &Target) -> Outcome<Report> {
         ),
         _ => report.row("memory", "not known: --admin says where to ask the node".to_owned()),
     }
+    let disk_before = target.disk()?;
+    let before = probe.read()?;
     wake(args, &client, &address, &mut report).await?;
+    let usage = Usage::between(&before, &probe.read()?);
+    usage.tell_each(&mut report, u64::from(args.wakes), "wake");
+    let disk_after = if disk_before.is_some() { target.disk()? } else { None };
+    disk::tell(&mut report, disk_before, disk_after);
     Ok(report)
 }
 

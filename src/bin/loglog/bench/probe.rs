@@ -87,13 +87,6 @@ impl Probe {
     }
 }
 
-impl Reading {
-    /// The most memory that any of the nodes has ever had.
-    pub(super) fn peak(&self) -> Option<f64> {
-        self.nodes.iter().map(|node| node.peak).max_by(f64::total_cmp)
-    }
-}
-
 impl Watch {
     /// What was used. Where the load has ended early, so does the window.
     pub(super) fn usage(self) -> Outcome<Usage> {
@@ -156,6 +149,8 @@ impl Usage {
         report.maybe(&format!("{prefix}_nodes_cpu_us_per_entry"), nodes);
         let peak = self.nodes.iter().map(|node| node.peak).max_by(f64::total_cmp);
         report.maybe(&format!("{prefix}_node_peak_bytes"), peak);
+        let sent = self.nodes.iter().find_map(|node| node.sent);
+        report.maybe(&format!("{prefix}_leader_sent_bytes"), sent);
         let words = nodes.map_or(String::new(), |nodes| format!(", nodes {nodes:.2} us"));
         format!("client {own:.2} us{words} for each entry")
     }

@@ -14,6 +14,7 @@ use super::fill::{check_room, fill};
 use super::latency::time;
 use super::load::{Window, Writer};
 use super::payload::{Mix, Source};
+use super::probe::Usage;
 use super::report::{Form, Report, rounded};
 use super::target::{Target, Where};
 use super::{disk, in_flight};
@@ -88,7 +89,7 @@ async fn measure(args: &Args, size: u64, target: &mut Target) -> Outcome<Report>
     let large = Source::new(Mix::one(FILL), None, 2).map_err(usage)?;
     let disk_before = target.disk()?;
     let client = target.client().await?;
-    let empty = rate(args, &client, &source).await?;
+    let (empty, ..) = rate(args, target, &client, &source).await?;
     eprintln!("loglog: filling a log to {}", about_bytes(size));
     check_room(&args.data, size)?;
     fill(&client, &large, size).await?;
@@ -105,7 +106,7 @@ async fn measure(args: &Args, size: u64, target: &mut Target) -> Outcome<Report>
         let message = format!("the log ended at {} and ends at {} after its recovery", ends.end, again.end);
         return Err(Stop::new(Exit::Damaged, message));
     }
-    let full = rate(args, &client, &source).await?;
+    let (full, entries, used) = rate(args, target, &client, &source).await?;
     let disk_after = target.disk()?;
     let mut report = Report::default();
     let most = starts.iter().copied().max_by(f64::total_cmp).unwrap_or(0.0);
@@ -120,7 +121,6 @@ async fn measure(args: &Args, size: u64, target: &mut Target) -> Outcome<Report>
     report.number("empty_per_s", empty);
     report.number("full_per_s", full);
     report.number("ratio", full / empty);
-    report.maybe("peak_bytes", target.probe().read()?.peak());
     let by = if args.kill { "kill -9" } else { "SIGTERM" };
     report.row("log", format!("{}, the node ended by {by}", about_bytes(ends.length().get())));
     report.row(
@@ -135,7 +135,7 @@ async fn measure(args: &Args, size: u64, target: &mut Target) -> Outcome<Report>
     report.row(
         "appends/s",
         format!(
-            "{} with that log, {} with an empty one ({} bytes, {} in flight; every acknowledgement durable): {:.2}",
+            "{} with that log, {} with an empty one ({} bytes, {} in flight, every acknowledgement durable): {:.2} of it",
             grouped(rounded(full)),
             grouped(rounded(empty)),
             args.payload,
@@ -143,18 +143,23 @@ async fn measure(args: &Args, size: u64, target: &mut Target) -> Outcome<Report>
             full / empty
         ),
     );
+    used.tell(&mut report, entries);
     disk::tell(&mut report, disk_before, disk_after);
     Ok(report)
 }
 
-/// Durable appends a second.
+/// Durable appends a second, how many they were, and what they took.
 #[expect(clippy::cast_precision_loss, reason = "a rate needs few digits")]
-async fn rate(args: &Args, client: &Client, source: &Source) -> Outcome<f64> {
+async fn rate(args: &Args, target: &Target, client: &Client, source: &Source) -> Outcome<(f64, u64, Usage)> {
     let window = Window::from_now(args.duration / 10, args.duration);
+    let watch = target.probe().watch(window);
     let tally = Writer::new(client, source, 0, args.in_flight).closed_loop(window).await;
     match tally.first_error() {
         Some(error) => Err(stop_append(error)),
-        None => Ok(tally.measured as f64 / args.duration.as_secs_f64()),
+        None => {
+            let per_s = tally.measured as f64 / args.duration.as_secs_f64();
+            Ok((per_s, tally.measured, watch.usage()?))
+        }
     }
 }
 
