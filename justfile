@@ -8,7 +8,7 @@ fix:
     cargo clippy --workspace --all-targets --fix --allow-dirty
 
 bench:
-    cargo build --release && target/release/loglog bench append --payload 100 --in-flight 1024
+    cargo build --release && target/release/loglog bench append --nodes 1 --payload 100 --in-flight 1024
 
 cluster:
     cargo run --release --bin loglog -- dev -n 3

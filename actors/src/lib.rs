@@ -36,6 +36,7 @@ mod manage;
 pub mod measures;
 pub mod node;
 pub mod peer;
+mod process;
 pub mod read_waiters;
 pub mod registry;
 pub mod report;

@@ -48,6 +48,9 @@ fn a_strict_reader_takes_the_metrics_of_every_node_and_they_are_true() {
         assert_eq!(number(&metrics, "loglog_is_leader"), f64::from(u8::from(id == leader)));
         assert_eq!(metrics.value("loglog_build_info", &[("version", env!("CARGO_PKG_VERSION"))]), Some(1.0));
         assert!(number(&metrics, "loglog_sync_seconds_count") > 0.0);
+        assert!(number(&metrics, "process_cpu_seconds_total") > 0.0);
+        let (memory, peak) = ("process_resident_memory_bytes", "process_resident_memory_peak_bytes");
+        assert!(number(&metrics, peak) >= number(&metrics, memory), "{text}");
         let families: Vec<String> = metrics.families.keys().cloned().collect();
         if names.is_empty() {
             names = families;
@@ -66,6 +69,9 @@ fn a_strict_reader_takes_the_metrics_of_every_node_and_they_are_true() {
     let timed =
         number(&after, "loglog_append_seconds_count") - number(&before, "loglog_append_seconds_count");
     assert_eq!(timed, 300.0, "each append is timed");
+    let sent =
+        number(&after, "loglog_peer_sent_bytes_total") - number(&before, "loglog_peer_sent_bytes_total");
+    assert!(sent > 2.0 * 300.0 * 24.0, "two peers, a reference of 24 bytes for each append: {sent}");
     let bytes =
         number(&after, "loglog_appended_bytes_total") - number(&before, "loglog_appended_bytes_total");
     assert_eq!(bytes, 300.0 * 132.0, "a frame of 32 bytes and a payload of 100");
@@ -97,6 +103,7 @@ const EXPECTED: &[&str] = &[
     "loglog_fetches",
     "loglog_fetched_bytes",
     "loglog_peer_payload_bytes",
+    "loglog_peer_sent_bytes",
     "loglog_connections",
     "loglog_waiting_reads",
     "loglog_actor_restarts",
@@ -110,13 +117,17 @@ const EXPECTED: &[&str] = &[
     "loglog_disk_free_bytes",
     "loglog_log_records_dropped",
     "loglog_build",
+    "process_cpu_seconds",
+    "process_resident_memory_bytes",
+    "process_resident_memory_peak_bytes",
 ];
 
 #[test]
 fn the_documentation_lists_every_metric_and_no_other() {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/admin.md")).unwrap();
-    let rows = text.lines().filter_map(|line| line.strip_prefix("| `loglog_")?.split('`').next());
-    let mut listed: Vec<String> = rows.map(|name| format!("loglog_{name}")).collect();
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let is_metric = |name: &&str| name.starts_with("loglog_") || name.starts_with("process_");
+    let mut listed: Vec<String> = rows.filter(is_metric).map(str::to_owned).collect();
     let suffixes = ["_total", "_info"];
     for name in &mut listed {
         let bare = name.split('{').next().unwrap_or_default();

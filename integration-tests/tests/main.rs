@@ -9,6 +9,7 @@ mod admin_description;
 mod admin_kit;
 mod admin_metrics;
 mod bad_input;
+mod bench;
 mod clocks;
 mod cluster;
 mod conformance;

@@ -1,6 +1,6 @@
 //! Metrics: the same counters once more, as Prometheus reads them.
 //!
-//! Owns:   the names (prefix `loglog_`), their words and units. Dashboards and alerts go by them.
+//! Owns:   the names (prefix `loglog_`; `process_` for what any process has), their words and units. Dashboards and alerts go by them.
 //! Keeps:  the number of series is bounded: connections are one series together, links one for each peer.
 //! Never:  keeps a number of its own: each is looked up when it is asked for.
 
@@ -21,6 +21,7 @@ use prometheus_client::registry::{Registry, Unit};
 use super::answers::{self, MemberReport};
 use super::sources::Sources;
 use crate::histogram::Snapshot;
+use crate::process;
 
 /// What [`Metrics::text`] is.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -30,8 +31,9 @@ pub(super) struct Metrics(Registry);
 
 impl Metrics {
     pub(super) fn new(sources: Arc<Sources>) -> Self {
-        let mut registry = Registry::with_prefix("loglog");
-        registry.register_collector(Box::new(NodeCollector(sources)));
+        let mut registry = Registry::default();
+        registry.sub_registry_with_prefix("loglog").register_collector(Box::new(NodeCollector(sources)));
+        registry.sub_registry_with_prefix("process").register_collector(Box::new(ProcessCollector));
         Self(registry)
     }
 
@@ -55,6 +57,25 @@ impl Collector for NodeCollector {
         self.clients(&mut out)?;
         self.actors(&mut out)?;
         self.program(&mut out)
+    }
+}
+
+/// What is not LogLog's own, under the names that other programs give it, too.
+#[derive(Debug)]
+struct ProcessCollector;
+
+impl Collector for ProcessCollector {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Out(encoder);
+        if let Some(time) = process::cpu_time() {
+            let told = "Processor time that the process used, all its threads together.";
+            out.counter("cpu", told, SECONDS, time.as_secs_f64())?;
+        }
+        if let Some(memory) = process::memory() {
+            out.gauge("resident_memory", "Memory of the process.", BYTES, memory.resident)?;
+            out.gauge("resident_memory_peak", "The most that it ever was.", BYTES, memory.peak)?;
+        }
+        Ok(())
     }
 }
 
@@ -128,7 +149,9 @@ impl NodeCollector {
         out.counter("fetches", told, None, traffic.fetches())?;
         out.counter("fetched", "Those bytes.", BYTES, traffic.fetched_bytes())?;
         let told = "Log or payload bytes sent to peers that asked for them.";
-        out.counter("peer_payload", told, BYTES, traffic.served_bytes())
+        out.counter("peer_payload", told, BYTES, traffic.served_bytes())?;
+        let told = "All bytes sent to peers: Raft's messages, and what they asked for.";
+        out.counter("peer_sent", told, BYTES, traffic.sent_bytes())
     }
 
     fn clients(&self, out: &mut Out<'_>) -> fmt::Result {

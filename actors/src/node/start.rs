@@ -178,6 +178,7 @@ impl Node {
                 identity: Arc::clone(&identity),
                 consensus: slot.clone(),
                 view: Arc::clone(&view),
+                traffic: Arc::clone(&traffic),
                 supervisor: supervisor.clone(),
                 arbiter: net.handle(),
                 faults: faults.clone(),

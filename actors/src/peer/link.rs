@@ -21,6 +21,7 @@ use slog::{debug, info, warn};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
+use super::traffic::PeerTraffic;
 use super::{SharedIdentity, socket};
 use crate::consensus::{ConsensusSlot, PeerAccepts, Unreachable};
 use crate::faults::{Fault, Faults, fail_as_told};
@@ -44,6 +45,7 @@ pub struct PeerLink {
     identity: SharedIdentity,
     consensus: ConsensusSlot,
     view: Arc<LogView>,
+    traffic: Arc<PeerTraffic>,
     faults: Faults,
     send: Option<Arc<OwnedWriteHalf>>,
     /// The life of our storage that this connection's hello named.
@@ -88,6 +90,7 @@ impl PeerLink {
         identity: SharedIdentity,
         consensus: ConsensusSlot,
         view: Arc<LogView>,
+        traffic: Arc<PeerTraffic>,
         faults: Faults,
     ) -> Self {
         Self {
@@ -97,6 +100,7 @@ impl PeerLink {
             identity,
             consensus,
             view,
+            traffic,
             faults,
             send: None,
             life: 0,
@@ -236,7 +240,10 @@ impl PeerLink {
         let Some(send) = self.send.clone() else { return };
         while !self.queue.is_empty() && !self.is_flushing {
             match send.try_write(&self.queue) {
-                Ok(sent) => self.queue.advance(sent),
+                Ok(sent) => {
+                    self.queue.advance(sent);
+                    self.traffic.sent(sent);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.is_flushing = true;
                     let (socket, attempt) = (Arc::clone(&send), self.attempt);

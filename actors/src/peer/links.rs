@@ -20,6 +20,7 @@ use loglog_storage::{Member, Membership};
 
 use super::SharedIdentity;
 use super::link::{Aim, PeerLink, Retarget, Send};
+use super::traffic::PeerTraffic;
 use crate::consensus::ConsensusSlot;
 use crate::faults::Faults;
 use crate::node::permanent;
@@ -38,6 +39,8 @@ pub struct LinkParts {
     pub consensus: ConsensusSlot,
     /// How peers stand.
     pub view: Arc<LogView>,
+    /// Counts what they send.
+    pub traffic: Arc<PeerTraffic>,
     /// Spawns their actors.
     pub supervisor: Supervisor,
     /// In this thread.
@@ -133,14 +136,14 @@ impl Links {
     }
 
     fn spawn(&self, member: &Member) -> Link {
-        let LinkParts { identity, consensus, view, supervisor, arbiter, faults } = &self.parts;
+        let LinkParts { identity, consensus, view, traffic, supervisor, arbiter, faults } = &self.parts;
         let (name, aim) = (PeerLink::name(member.id.node()), Aim::default());
         *lock(&aim) = Some(member.clone());
         let own = (name.clone(), aim.clone(), Arc::clone(identity), consensus.clone(), faults.clone());
-        let view = Arc::clone(view);
+        let (view, traffic) = (Arc::clone(view), Arc::clone(traffic));
         let handle = supervisor.spawn(permanent(&name, "PeerLink"), arbiter, move || {
             let (name, aim, identity, consensus, faults) = own.clone();
-            PeerLink::new(name, aim, identity, consensus, Arc::clone(&view), faults)
+            PeerLink::new(name, aim, identity, consensus, Arc::clone(&view), Arc::clone(&traffic), faults)
         });
         faults.enlist(&name, &handle);
         Link { aim, handle }

@@ -35,28 +35,8 @@ impl AdminAt {
 
 /// What the endpoint at `admin` answers to a GET of `path`.
 pub(crate) fn get(admin: &str, path: &str) -> Outcome<Value> {
-    let host = admin.strip_prefix("http://").unwrap_or(admin).trim_end_matches('/');
-    let unavailable = |what: &str| {
-        Stop::new(
-            Exit::Unavailable,
-            format!(
-                "{what} at {host} (--admin or LOGLOG_ADMIN say where to look; a node's listen.admin is where it listens)"
-            ),
-        )
-    };
-    if host.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
-        return Err(Stop::new(Exit::Usage, format!("'{host}' is no host:port of an admin endpoint")));
-    }
-    let addresses =
-        host.to_socket_addrs().map_err(|error| unavailable(&format!("no such host ({error})")))?;
-    let mut socket =
-        connect(addresses).map_err(|error| unavailable(&format!("no admin endpoint: {error}")))?;
-    let answer = exchange(&mut socket, host, path)
-        .map_err(|error| unavailable(&format!("no answer from the admin endpoint: {error}")))?;
-    let (status, body) =
-        split(&answer).ok_or_else(|| unavailable("something that is no admin endpoint answers"))?;
-    let value: Value = serde_json::from_slice(body)
-        .map_err(|_| unavailable("something that is no admin endpoint answers"))?;
+    let (status, body) = ask(admin, path)?;
+    let value: Value = serde_json::from_slice(&body).map_err(|_| no_endpoint(admin))?;
     match status {
         200 => Ok(value),
         // Not being ready is an answer, too.
@@ -67,6 +47,45 @@ pub(crate) fn get(admin: &str, path: &str) -> Outcome<Value> {
             Err(Stop::new(exit, words))
         }
     }
+}
+
+/// The same where the answer is a text.
+pub(crate) fn get_text(admin: &str, path: &str) -> Outcome<String> {
+    match ask(admin, path)? {
+        (200, body) => String::from_utf8(body).map_err(|_| no_endpoint(admin)),
+        _ => Err(no_endpoint(admin)),
+    }
+}
+
+fn no_endpoint(admin: &str) -> Stop {
+    unavailable(host(admin), "something that is no admin endpoint answers")
+}
+
+fn host(admin: &str) -> &str {
+    admin.strip_prefix("http://").unwrap_or(admin).trim_end_matches('/')
+}
+
+fn unavailable(host: &str, what: &str) -> Stop {
+    let message = format!(
+        "{what} at {host} (--admin or LOGLOG_ADMIN say where to look; a node's listen.admin is where it listens)"
+    );
+    Stop::new(Exit::Unavailable, message)
+}
+
+/// Status and body.
+fn ask(admin: &str, path: &str) -> Outcome<(u16, Vec<u8>)> {
+    let host = host(admin);
+    if host.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+        return Err(Stop::new(Exit::Usage, format!("'{host}' is no host:port of an admin endpoint")));
+    }
+    let addresses =
+        host.to_socket_addrs().map_err(|error| unavailable(host, &format!("no such host ({error})")))?;
+    let mut socket =
+        connect(addresses).map_err(|error| unavailable(host, &format!("no admin endpoint: {error}")))?;
+    let answer = exchange(&mut socket, host, path)
+        .map_err(|error| unavailable(host, &format!("no answer from the admin endpoint: {error}")))?;
+    let (status, body) = split(&answer).ok_or_else(|| no_endpoint(admin))?;
+    Ok((status, body.to_vec()))
 }
 
 /// `text` as one part of a path.
@@ -96,7 +115,7 @@ fn exchange(socket: &mut TcpStream, host: &str, path: &str) -> std::io::Result<V
     socket.set_read_timeout(Some(READ_TIMEOUT))?;
     socket.set_write_timeout(Some(READ_TIMEOUT))?;
     let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: application/json, */*\r\nConnection: close\r\n\r\n"
     );
     socket.write_all(request.as_bytes())?;
     let mut answer = Vec::new();

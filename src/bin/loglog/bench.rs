@@ -1,62 +1,70 @@
 //! `loglog bench`: how much, how fast.
 //!
-//! Owns:   the load: a closed loop, so many appends in flight on each of so many connections.
-//! Keeps:  every acknowledgement is counted, and the count is held against the log's end.
+//! Owns:   the list of what can be measured. Each lies in a file of its own.
+//! Keeps:  every acknowledgement that is counted is a durable one, and what was acknowledged is looked for in the log.
 
+mod append;
+mod disk;
 mod embedded;
+mod fill;
+mod folder;
+mod follow;
+mod follower;
+mod latency;
+mod load;
+mod nodes;
+mod payload;
+mod ports;
+mod probe;
+mod raw;
+mod read;
+mod recovery;
 mod report;
+mod scale;
+mod sendfile;
+mod tail;
+mod tally;
+mod target;
+mod timer;
+mod verify;
+mod wire;
 
-use std::time::{Duration, Instant};
-
-use bytes::Bytes;
 use clap::Subcommand;
-use futures_util::future::join_all;
-use loglog_client::{AppendError, Client, Pipeline, PipelineOptions, Ticket};
 use loglog_proto::limits::{PAYLOAD_BYTES_MAX, WRITER_SEQUENCES_MAX};
-use rand::RngCore;
-use tokio::sync::{Semaphore, mpsc};
 
-use crate::connect::{Endpoints, stop, stop_append};
-use crate::exit::{Exit, Outcome, Stop};
-use crate::output::Output;
-use loglog::units::{parse_bytes_or_plain, parse_duration};
-use report::{Report, Tally};
+use crate::connect::Endpoints;
+use crate::exit::Outcome;
+use loglog::units::parse_bytes_or_plain;
 
 /// What to measure.
 #[derive(Subcommand)]
 pub(crate) enum Bench {
     /// Durable appends: rate and latency.
-    Append(AppendArgs),
+    Append(append::Args),
+    /// The log in bulk, and beside it the most that this machine can send over loopback.
+    Read(read::Args),
+    /// From an append to a reader that waits for it.
+    Tail(tail::Args),
+    /// Idle followers of the log's end: what each costs, and how long until all of them have what was appended.
+    Follow(follow::Args),
+    /// One connection with so many appends in flight beside so many connections with one each.
+    Scale(scale::Args),
+    /// How long a node takes to come back with a log of some size, and how fast it appends to it.
+    Recovery(recovery::Args),
     /// The same node from within its program and over loopback TCP, in turns: how much faster it is built in.
     Embedded(embedded::Args),
 }
 
-/// Arguments.
-#[derive(clap::Args, Clone, Debug)]
-pub(crate) struct AppendArgs {
-    /// Bytes of payload in each entry: a number, or with a unit ("4 KiB").
-    #[arg(long, value_name = "BYTES", default_value = "100", value_parser = payload_bytes)]
-    payload: usize,
-
-    /// Appends in flight on each connection.
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = in_flight)]
-    in_flight: usize,
-
-    /// Connections, each a writer of its own.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    connections: u16,
-
-    /// How long to measure.
-    #[arg(long, value_name = "TIME", default_value = "10 s", value_parser = parse_duration)]
-    duration: Duration,
-
-    /// How long to append before measuring.
-    #[arg(long, value_name = "TIME", default_value = "1 s", value_parser = parse_duration)]
-    warmup: Duration,
-
-    /// Print the result as JSON.
-    #[arg(long)]
-    json: bool,
+pub(crate) async fn run(bench: Bench, at: &Endpoints) -> Outcome {
+    match bench {
+        Bench::Append(args) => append::run(&args, at).await,
+        Bench::Read(args) => read::run(&args, at).await,
+        Bench::Tail(args) => tail::run(&args, at).await,
+        Bench::Follow(args) => follow::run(&args, at).await,
+        Bench::Scale(args) => scale::run(&args, at).await,
+        Bench::Recovery(args) => recovery::run(&args, at).await,
+        Bench::Embedded(args) => embedded::run(&args).await,
+    }
 }
 
 fn payload_bytes(text: &str) -> Result<usize, String> {
@@ -72,130 +80,6 @@ fn in_flight(text: &str) -> Result<usize, String> {
         .ok()
         .filter(|count| (1..=WRITER_SEQUENCES_MAX).contains(count))
         .ok_or_else(|| format!("expected a number from 1 to {WRITER_SEQUENCES_MAX}"))
-}
-
-pub(crate) async fn run(bench: Bench, at: &Endpoints) -> Outcome {
-    let args = match bench {
-        Bench::Append(args) => args,
-        Bench::Embedded(args) => return embedded::run(&args).await,
-    };
-    let mut clients = Vec::new();
-    for _ in 0..args.connections {
-        clients.push(at.connect().await?);
-    }
-    let observer = at.connect().await?;
-    let before = observer.end(true).await.map_err(|error| stop(&error))?;
-    let window = Window::from_now(args.warmup, args.duration);
-    let tallies = join_all(clients.iter().map(|client| load(client, &args, window))).await;
-    let after = observer.end(true).await.map_err(|error| stop(&error))?;
-
-    let mut tally = Tally::new();
-    tallies.iter().for_each(|one| tally.add(one));
-    let grown = after.get().saturating_sub(before.get());
-    let report = Report::new(&args, &tally, grown);
-    let mut output = Output::new();
-    if args.json {
-        output.json(&report)?;
-    } else {
-        output.bytes(report.for_people().as_bytes())?;
-    }
-    output.flush()?;
-    if report.log_bytes_missing > 0 {
-        return Err(Stop::new(
-            Exit::Damaged,
-            format!(
-                "the log grew by {grown} bytes, {} less than what was acknowledged: acknowledged entries are missing",
-                report.log_bytes_missing
-            ),
-        ));
-    }
-    match tally.first_error() {
-        Some(error) => {
-            Err(stop_append(error).after(&format!("{} appends failed, the first: ", tally.errors)))
-        }
-        None => Ok(()),
-    }
-}
-
-/// When to measure.
-#[derive(Clone, Copy, Debug)]
-struct Window {
-    begin: Instant,
-    end: Instant,
-}
-
-impl Window {
-    fn from_now(warmup: Duration, duration: Duration) -> Self {
-        let begin = Instant::now() + warmup;
-        Self { begin, end: begin + duration }
-    }
-}
-
-/// One connection's share of the load.
-async fn load(client: &Client, args: &AppendArgs, window: Window) -> Tally {
-    // Random bytes: nothing on the way should gain from their likeness.
-    let mut payload = vec![0; args.payload];
-    rand::rng().fill_bytes(&mut payload);
-    let payload = Bytes::from(payload);
-    // Room for all that are in flight, each with what the pipeline adds to it: the loop below is what binds.
-    let bytes_max = args.in_flight.saturating_mul(args.payload + 1024);
-    let options = PipelineOptions { entries_max: args.in_flight, bytes_max, ..PipelineOptions::default() };
-    let pipeline = client.pipeline(options);
-    let room = Semaphore::new(args.in_flight);
-    let (tickets, waiting) = mpsc::unbounded_channel();
-    let (fed, mut tally) =
-        tokio::join!(feed(&pipeline, payload, window.end, &room, tickets), settle(waiting, window, &room));
-    if let Err(error) = fed {
-        tally.error(error);
-    }
-    tally
-}
-
-/// Appends until `end`, whenever there is room for one more in flight.
-async fn feed(
-    pipeline: &Pipeline,
-    payload: Bytes,
-    end: Instant,
-    room: &Semaphore,
-    tickets: mpsc::UnboundedSender<(Instant, Ticket)>,
-) -> Result<(), AppendError> {
-    // A closed semaphore: something failed.
-    while let Ok(permit) = room.acquire().await {
-        let sent = Instant::now();
-        if sent >= end {
-            break;
-        }
-        // Given back by the other side, once there is an answer.
-        permit.forget();
-        let ticket = pipeline.append(payload.clone()).await?;
-        let _ = tickets.send((sent, ticket));
-    }
-    Ok(())
-}
-
-/// Waits for every answer and counts it; those within the window are measured.
-async fn settle(
-    mut tickets: mpsc::UnboundedReceiver<(Instant, Ticket)>,
-    window: Window,
-    room: &Semaphore,
-) -> Tally {
-    let mut tally = Tally::new();
-    while let Some((sent, ticket)) = tickets.recv().await {
-        match ticket.await {
-            Ok(_) => {
-                let now = Instant::now();
-                let measured = (window.begin..window.end).contains(&now);
-                tally.acknowledged(measured.then(|| now - sent));
-            }
-            Err(error) => {
-                tally.error(error);
-                // What fails once is no load any more.
-                room.close();
-            }
-        }
-        room.add_permits(1);
-    }
-    tally
 }
 
 #[cfg(test)]

@@ -29,9 +29,19 @@ pub(crate) struct Endpoints {
 }
 
 impl Endpoints {
+    /// These, with commas between, instead of those of the command line.
+    pub(crate) fn of(endpoints: &str) -> Self {
+        Self { endpoints: endpoints.to_owned() }
+    }
+
     #[cfg(test)]
     pub(crate) fn text(&self) -> &str {
         &self.endpoints
+    }
+
+    /// Each of them.
+    pub(crate) fn list(&self) -> impl Iterator<Item = &str> {
+        self.endpoints.split(',').map(str::trim).filter(|endpoint| !endpoint.is_empty())
     }
 
     /// The same for a command that has time: where several nodes are named and none is there, they may be starting just now.

@@ -4,7 +4,7 @@
 //! Keeps:  both ways do the same work: the same node, client library, loop and durability; only the way between them differs.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,6 +14,8 @@ use loglog_proto::limits::WRITER_SEQUENCES_MAX;
 use rand::RngCore;
 use serde::Serialize;
 
+use super::folder::Folder;
+use super::probe::own_cpu_time as cpu_time;
 use super::{in_flight, payload_bytes};
 use crate::connect::{stop, stop_append};
 use crate::exit::{Exit, Outcome, Stop};
@@ -67,29 +69,9 @@ struct Report {
 /// Appends between two looks at the clock.
 const LOOK_EVERY: u64 = 16;
 
-/// A folder that goes when this is dropped.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn make(within: &Path) -> Outcome<Self> {
-        let path = within.join(format!("loglog-bench-{}", std::process::id()));
-        let failed = |error| Stop::failed(format!("cannot make {}: {error}", path.display()));
-        std::fs::create_dir(&path).map_err(failed)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("loglog: {} is left behind: {error}", self.0.display());
-        }
-    }
-}
-
 pub(super) async fn run(args: &Args) -> Outcome {
     let folder = Folder::make(&args.data)?;
-    let node = Node::builder().data_dir(&folder.0).listen("127.0.0.1:0").start().await;
+    let node = Node::builder().data_dir(folder.path()).listen("127.0.0.1:0").start().await;
     let node = node.map_err(|error| Stop::failed(error.to_string()))?;
     let measured = measure(args, &node).await;
     node.shutdown().await.map_err(|error| Stop::failed(error.to_string()))?;
@@ -178,13 +160,7 @@ async fn rate(log: &Client, args: &Args) -> Result<Rate, AppendError> {
     })
 }
 
-/// Processor time that this process has used, client and node.
-fn cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::try_from(time).unwrap_or_default()
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]

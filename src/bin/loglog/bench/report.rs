@@ -1,225 +1,180 @@
-//! What a bench counted, and how it is told.
+//! Report: what a bench found, for people, as JSON and as CSV.
+//!
+//! Owns:   the forms, and `--json` and `--csv`.
+//! Keeps:  JSON and CSV have the same fields in the same order: both are made of one list.
+//! Never:  computes a figure.
 
-use std::time::Duration;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use hdrhistogram::Histogram;
-use loglog_client::AppendError;
-use loglog_proto::entry::OVERHEAD;
-use serde::Serialize;
+use crate::exit::Outcome;
+use crate::output::Output;
+use crate::table::facts;
 
-use super::AppendArgs;
-use crate::table::{facts, grouped};
+/// How to print.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub(super) struct Form {
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
 
-/// Latencies from 1 µs to a minute, to three digits; what lies beyond counts as the bound.
-const NANOS: (u64, u64) = (1_000, 60_000_000_000);
-
-/// Counts of one or of all connections.
-#[derive(Clone, Debug)]
-pub(super) struct Tally {
-    latencies: Histogram<u64>,
-    /// In all, warm-up and end included.
-    pub(super) acknowledged: u64,
-    pub(super) errors: u64,
-    first_error: Option<AppendError>,
+    /// Print the result as CSV: a line of names, the same as in JSON, and a line of figures.
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
 }
 
-impl Tally {
-    pub(super) fn new() -> Self {
-        let latencies =
-            Histogram::new_with_bounds(NANOS.0, NANOS.1, 3).expect("bounds in order, three digits");
-        Self { latencies, acknowledged: 0, errors: 0, first_error: None }
-    }
-
-    /// Counts an acknowledgement, with its latency if it came within the window.
-    pub(super) fn acknowledged(&mut self, latency: Option<Duration>) {
-        self.acknowledged += 1;
-        if let Some(latency) = latency {
-            let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-            self.latencies.saturating_record(nanos.clamp(NANOS.0, NANOS.1));
-        }
-    }
-
-    pub(super) fn error(&mut self, error: AppendError) {
-        self.errors += 1;
-        self.first_error.get_or_insert(error);
-    }
-
-    pub(super) fn first_error(&self) -> Option<&AppendError> {
-        self.first_error.as_ref()
-    }
-
-    pub(super) fn add(&mut self, other: &Self) {
-        self.latencies.add(&other.latencies).expect("histograms of the same bounds");
-        self.acknowledged += other.acknowledged;
-        self.errors += other.errors;
-        if self.first_error.is_none() {
-            self.first_error.clone_from(&other.first_error);
-        }
-    }
+/// A figure.
+#[derive(Clone, Debug, PartialEq)]
+enum Figure {
+    Count(u64),
+    Number(f64),
+    Text(String),
+    None,
 }
 
-/// The result. Field names are what `--json` prints.
-#[derive(Clone, Debug, Serialize)]
+/// Figures, each with its name, and the same in words.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Report {
-    payload_bytes: usize,
-    in_flight: usize,
-    connections: u16,
-    seconds: f64,
-    /// Acknowledged within the window.
-    entries: u64,
-    entries_per_s: f64,
-    /// Payload, in millions of bytes.
-    mb_per_s: f64,
-    p50_us: f64,
-    p99_us: f64,
-    p999_us: f64,
-    max_us: f64,
-    errors: u64,
-    /// Acknowledged in all, warm-up included.
-    acknowledged: u64,
-    /// By how much the log's end moved meanwhile.
-    log_bytes: u64,
-    /// Of that, by others or by Raft itself.
-    log_bytes_of_others: u64,
-    /// Acknowledged bytes that the log did not grow by: must be 0.
-    pub(super) log_bytes_missing: u64,
+    figures: Vec<(String, Figure)>,
+    rows: Vec<(String, String)>,
 }
 
 impl Report {
-    #[expect(clippy::cast_precision_loss, reason = "rates are printed with few digits")]
-    pub(super) fn new(args: &AppendArgs, tally: &Tally, log_bytes: u64) -> Self {
-        let seconds = args.duration.as_secs_f64();
-        let entries = tally.latencies.len();
-        let entries_per_s = entries as f64 / seconds.max(f64::MIN_POSITIVE);
-        let micros = |nanos: u64| nanos as f64 / 1000.0;
-        let at =
-            |quantile| if entries == 0 { 0.0 } else { micros(tally.latencies.value_at_quantile(quantile)) };
-        let ours = tally.acknowledged * (args.payload + OVERHEAD) as u64;
-        Self {
-            payload_bytes: args.payload,
-            in_flight: args.in_flight,
-            connections: args.connections,
-            seconds,
-            entries,
-            entries_per_s,
-            mb_per_s: entries_per_s * args.payload as f64 / 1e6,
-            p50_us: at(0.5),
-            p99_us: at(0.99),
-            p999_us: at(0.999),
-            max_us: micros(tally.latencies.max()),
-            errors: tally.errors,
-            acknowledged: tally.acknowledged,
-            log_bytes,
-            log_bytes_of_others: log_bytes.saturating_sub(ours),
-            log_bytes_missing: ours.saturating_sub(log_bytes),
-        }
+    /// A whole number.
+    pub(super) fn count(&mut self, name: &str, value: u64) {
+        self.figures.push((name.to_owned(), Figure::Count(value)));
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a rate is positive and fits"
-    )]
+    /// A number; three digits behind the point are kept.
+    pub(super) fn number(&mut self, name: &str, value: f64) {
+        let figure =
+            if value.is_finite() { Figure::Number((value * 1e3).round() / 1e3) } else { Figure::None };
+        self.figures.push((name.to_owned(), figure));
+    }
+
+    /// A number that may not be known.
+    pub(super) fn maybe(&mut self, name: &str, value: Option<f64>) {
+        self.number(name, value.unwrap_or(f64::NAN));
+    }
+
+    /// A word.
+    pub(super) fn text(&mut self, name: &str, value: &str) {
+        self.figures.push((name.to_owned(), Figure::Text(value.to_owned())));
+    }
+
+    /// A line for people.
+    pub(super) fn row(&mut self, name: &str, words: String) {
+        self.rows.push((name.to_owned(), words));
+    }
+
+    fn csv(&self) -> [String; 2] {
+        let names: Vec<&str> = self.figures.iter().map(|(name, _)| name.as_str()).collect();
+        let values: Vec<String> = self.figures.iter().map(|(_, figure)| figure.csv()).collect();
+        [names.join(","), values.join(",")]
+    }
+
+    /// Lines for people.
     pub(super) fn for_people(&self) -> String {
-        let check = match (self.log_bytes_missing, self.log_bytes_of_others) {
-            (0, 0) => "the log grew by exactly that".to_owned(),
-            (0, more) => format!("the log grew by that and {} bytes of others", grouped(more)),
-            (missing, _) => format!("THE LOG LACKS {} BYTES OF IT", grouped(missing)),
-        };
-        facts(&[
-            (
-                "load",
-                format!(
-                    "{} bytes an entry, {} in flight on each of {} connections, {} s",
-                    self.payload_bytes, self.in_flight, self.connections, self.seconds
-                ),
-            ),
-            ("entries/s", grouped(self.entries_per_s.round() as u64)),
-            ("MB/s", format!("{:.1}", self.mb_per_s)),
-            (
-                "latency",
-                format!(
-                    "p50 {}, p99 {}, p999 {}, max {}",
-                    latency(self.p50_us),
-                    latency(self.p99_us),
-                    latency(self.p999_us),
-                    latency(self.max_us)
-                ),
-            ),
-            ("errors", grouped(self.errors)),
-            ("check", format!("{} acknowledged in all; {check}", grouped(self.acknowledged))),
-        ])
+        let rows: Vec<(&str, String)> =
+            self.rows.iter().map(|(name, words)| (name.as_str(), words.clone())).collect();
+        facts(&rows)
     }
 }
 
-/// Microseconds in three digits.
-fn latency(micros: f64) -> String {
-    match micros {
-        us if us < 1e3 => format!("{us:.0} us"),
-        us if us < 1e4 => format!("{:.2} ms", us / 1e3),
-        us if us < 1e6 => format!("{:.0} ms", us / 1e3),
-        us => format!("{:.2} s", us / 1e6),
+impl Figure {
+    fn csv(&self) -> String {
+        match self {
+            Self::Count(value) => value.to_string(),
+            Self::Number(value) => value.to_string(),
+            Self::Text(text) if text.contains([',', '"', '\n']) => {
+                format!("\"{}\"", text.replace('"', "\"\""))
+            }
+            Self::Text(text) => text.clone(),
+            Self::None => String::new(),
+        }
     }
+}
+
+impl Serialize for Report {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.figures.len()))?;
+        for (name, figure) in &self.figures {
+            match figure {
+                Figure::Count(value) => map.serialize_entry(name, value)?,
+                Figure::Number(value) => map.serialize_entry(name, value)?,
+                Figure::Text(value) => map.serialize_entry(name, value)?,
+                Figure::None => map.serialize_entry(name, &())?,
+            }
+        }
+        map.end()
+    }
+}
+
+impl Form {
+    /// Prints one report.
+    pub(super) fn print(self, report: &Report) -> Outcome {
+        let mut output = Output::new();
+        if self.json {
+            output.json(report)?;
+        } else if self.csv {
+            report.csv().iter().try_for_each(|line| output.line(line))?;
+        } else {
+            output.bytes(report.for_people().as_bytes())?;
+        }
+        output.flush()
+    }
+
+    /// Prints several of the same kind: as JSON a list, as CSV a line each.
+    pub(super) fn print_all(self, reports: &[Report]) -> Outcome {
+        let mut output = Output::new();
+        if self.json {
+            output.json(&reports)?;
+        } else if self.csv {
+            if let Some(first) = reports.first() {
+                output.line(&first.csv()[0])?;
+            }
+            reports.iter().try_for_each(|report| output.line(&report.csv()[1]))?;
+        } else {
+            let words: Vec<String> = reports.iter().map(Report::for_people).collect();
+            output.bytes(words.join("\n").as_bytes())?;
+        }
+        output.flush()
+    }
+}
+
+/// A figure that is never negative, to the next whole number.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "figures are positive and fit")]
+pub(super) fn rounded(value: f64) -> u64 {
+    value.round() as u64
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
-    fn args() -> AppendArgs {
-        AppendArgs {
-            payload: 100,
-            in_flight: 16,
-            connections: 2,
-            duration: Duration::from_secs(2),
-            warmup: Duration::ZERO,
-            json: false,
-        }
-    }
-
-    fn tally(counts: u64) -> Tally {
-        let mut tally = Tally::new();
-        for number in 0..counts {
-            tally.acknowledged((number > 0).then(|| Duration::from_micros(number)));
-        }
-        tally
+    #[test]
+    fn json_and_csv_have_the_same_fields() {
+        let mut report = Report::default();
+        report.count("entries", 7);
+        report.number("p50_us", 1.23456);
+        report.maybe("disk", None);
+        report.text("payload", "100:8,\"x\"");
+        let json = serde_json::to_string(&report).unwrap();
+        assert_eq!(json, r#"{"entries":7,"p50_us":1.235,"disk":null,"payload":"100:8,\"x\""}"#);
+        let [names, values] = report.csv();
+        assert_eq!(names, "entries,p50_us,disk,payload");
+        assert_eq!(values, "7,1.235,,\"100:8,\"\"x\"\"\"");
+        let fields: Value = serde_json::from_str(&json).unwrap();
+        let mut named: Vec<&str> = names.split(',').collect();
+        named.sort_unstable();
+        assert_eq!(fields.as_object().unwrap().keys().collect::<Vec<_>>(), named);
     }
 
     #[test]
-    fn only_what_came_in_the_window_is_measured_and_all_is_checked() {
-        let report = Report::new(&args(), &tally(1001), 1001 * 132);
-        assert_eq!((report.entries, report.acknowledged), (1000, 1001));
-        assert!((report.entries_per_s - 500.0).abs() < 1e-9);
-        assert!((report.p50_us - 500.0).abs() < 1.0, "{}", report.p50_us);
-        assert!((report.max_us - 1000.0).abs() < 1.0, "{}", report.max_us);
-        assert_eq!((report.log_bytes_missing, report.log_bytes_of_others), (0, 0));
-        let text = report.for_people();
-        assert!(text.contains("entries/s  500\n") && text.contains("exactly that"), "{text}");
-    }
-
-    #[test]
-    fn missing_bytes_are_seen() {
-        let report = Report::new(&args(), &tally(10), 9 * 132);
-        assert_eq!(report.log_bytes_missing, 132);
-        assert!(report.for_people().contains("LACKS 132 BYTES"));
-        assert_eq!(Report::new(&args(), &tally(10), 11 * 132).log_bytes_of_others, 132);
-    }
-
-    #[test]
-    fn nothing_measured_is_no_trouble() {
-        let report = Report::new(&args(), &Tally::new(), 0);
-        assert_eq!(report.entries, 0);
-        assert!(serde_json::to_string(&report).is_ok());
-    }
-
-    #[test]
-    fn tallies_add_up() {
-        let mut all = Tally::new();
-        all.add(&tally(5));
-        let mut bad = tally(3);
-        let gone = AppendError::Closed { may_have_happened: true };
-        bad.error(gone.clone());
-        all.add(&bad);
-        assert_eq!((all.acknowledged, all.errors, all.first_error()), (8, 1, Some(&gone)));
+    fn what_is_no_number_is_none() {
+        let mut report = Report::default();
+        report.number("ratio", 1.0 / 0.0);
+        assert_eq!(serde_json::to_string(&report).unwrap(), r#"{"ratio":null}"#);
     }
 }
