@@ -472,13 +472,14 @@ impl Consensus {
     }
 
     /// Whether a group is written without the writer's thread: that takes as long as two threads take to wake each other, and nobody is
-    /// kept waiting meanwhile who would not wait for this group anyway. Not where others are to hear of this node, whatever its disk does.
+    /// kept waiting meanwhile who would not wait for this group anyway. Not by a leader of others: whatever its disk does, they are to
+    /// hear of it.
     fn is_for_now(&self, groups: &[WriteGroup]) -> bool {
         let [group] = groups else { return false };
         let bytes = |batch: &NewBatch| batch.entries.iter().map(|entry| entry.payload.len()).sum::<usize>();
         self.unsynced == 1
             && group.truncate.is_none()
-            && self.parts.peers.links.is_empty()
+            && (self.parts.peers.links.is_empty() || self.core.status().role == Role::Follower)
             && self.sync_took < AT_ONCE_WITHIN
             && group.batches.iter().map(bytes).sum::<usize>() <= AT_ONCE_BYTES
     }

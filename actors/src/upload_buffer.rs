@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message};
 use bytes::Bytes;
+use foldhash::quality::RandomState;
 use loglog_core::append::check_crc;
 use loglog_core::batch::Reference;
 use loglog_core::gate::Want;
@@ -62,12 +63,12 @@ pub struct UploadBuffer {
     /// Appends whose payloads are sought at other nodes, and what came behind them.
     seek: Seek<Waiting>,
     /// Batches that wait for payloads, and by payload the batch that waits.
-    wanted: HashMap<LogId, (Want, usize)>,
+    wanted: HashMap<LogId, (Want, usize), RandomState>,
     /// The last sequence of each writer that went to consensus: what comes after its batch is of no use.
-    delivered: HashMap<WriterId, Sequence>,
-    wanted_by: HashMap<(WriterId, Sequence), LogId>,
+    delivered: HashMap<WriterId, Sequence, RandomState>,
+    wanted_by: HashMap<(WriterId, Sequence), LogId, RandomState>,
     /// When something of a writer was uploaded here last.
-    uploaders: HashMap<WriterId, u64>,
+    uploaders: HashMap<WriterId, u64, RandomState>,
 }
 
 /// The gate misses these payloads; those that clients bring go to consensus batch by batch.
@@ -139,10 +140,10 @@ impl UploadBuffer {
             bytes,
             began: Instant::now(),
             seek: Seek::default(),
-            wanted: HashMap::new(),
-            delivered: HashMap::new(),
-            wanted_by: HashMap::new(),
-            uploaders: HashMap::new(),
+            wanted: HashMap::default(),
+            delivered: HashMap::default(),
+            wanted_by: HashMap::default(),
+            uploaders: HashMap::default(),
         }
     }
 
@@ -273,7 +274,7 @@ impl UploadBuffer {
     fn is_unlikely(&self, want: &Want) -> bool {
         let now = self.now_ms();
         let uploads = |writer| self.uploaders.get(writer).is_some_and(|at| now < *at + UPLOADER_MS);
-        let missing = |it: &&Reference| self.buffer.get((it.writer, it.sequence)).is_none();
+        let missing = |it: &&Reference| self.buffer.crc((it.writer, it.sequence)).is_none();
         want.log_len() <= FETCHED_AT_ONCE
             && want.references.iter().filter(missing).any(|it| !uploads(&it.writer))
     }
@@ -305,7 +306,7 @@ impl UploadBuffer {
         // From where the last look ended: uploads come one by one, and a batch has thousands.
         while let Some(it) = want.references.get(found) {
             let key = (it.writer, it.sequence);
-            if self.buffer.get(key).is_none_or(|(_, crc)| crc != it.payload_crc) {
+            if self.buffer.crc(key) != Some(it.payload_crc) {
                 self.wanted_by.insert(key, want.log_id);
                 return Some((want, found));
             }
@@ -322,11 +323,19 @@ impl UploadBuffer {
         });
         match held.collect::<Result<Vec<Bytes>, _>>() {
             Ok(payloads) => {
+                let mut run = None;
                 for key in keys {
                     self.buffer.remove(key);
-                    let last = self.delivered.entry(key.0).or_insert(key.1);
-                    *last = key.1.max(*last);
+                    // Nearly always many of one writer, one behind the other.
+                    run = match run {
+                        Some((writer, last)) if writer == key.0 => Some((writer, key.1.max(last))),
+                        ended => {
+                            self.note_delivered(ended);
+                            Some(key)
+                        }
+                    };
                 }
+                self.note_delivered(run);
                 if self.delivered.len() > WRITERS_MAX {
                     self.delivered.clear();
                 }
@@ -342,6 +351,13 @@ impl UploadBuffer {
                 let found = keys.clone().position(|key| key == missing).unwrap_or(0);
                 Some((want, found))
             }
+        }
+    }
+
+    fn note_delivered(&mut self, last: Option<(WriterId, Sequence)>) {
+        if let Some((writer, sequence)) = last {
+            let last = self.delivered.entry(writer).or_insert(sequence);
+            *last = sequence.max(*last);
         }
     }
 
@@ -410,9 +426,13 @@ impl Handler<Uploads> for UploadBuffer {
     fn handle(&mut self, Uploads { client, uploads }: Uploads, _ctx: &mut Self::Context) {
         let now = self.now_ms();
         let mut answers = Vec::with_capacity(uploads.len());
+        let mut noted = None;
         for (ticket, upload) in uploads {
             let key = (upload.writer, upload.sequence);
-            self.uploaders.insert(key.0, now);
+            if noted != Some(key.0) {
+                noted = Some(key.0);
+                self.uploaders.insert(key.0, now);
+            }
             if self.delivered.get(&key.0).is_some_and(|last| *last >= key.1) {
                 answers.push((ticket, Answer::Uploaded));
                 continue;

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
+use foldhash::quality::RandomState;
 use loglog_proto::error::{Code, Refusal};
 use loglog_proto::{Sequence, WriterId};
 
@@ -31,14 +32,16 @@ pub struct UploadLimits {
 #[derive(Debug)]
 pub struct UploadBuffer {
     limits: UploadLimits,
-    held: HashMap<(WriterId, Sequence), Held>,
+    held: HashMap<(WriterId, Sequence), Held, RandomState>,
     /// Oldest first; may name what is gone or was uploaded again since (its `arrival` then differs).
     order: VecDeque<((WriterId, Sequence), u64)>,
     /// Those that an append has named, oldest first: kept for its repeats as long as nobody needs the room.
     used: VecDeque<((WriterId, Sequence), u64)>,
-    clients: HashMap<ClientId, usize>,
+    clients: HashMap<ClientId, usize, RandomState>,
     bytes: usize,
     arrivals: u64,
+    /// When expired ones were looked for.
+    expired_ms: u64,
 }
 
 #[derive(Debug)]
@@ -57,12 +60,13 @@ impl UploadBuffer {
     pub fn new(limits: UploadLimits) -> Self {
         Self {
             limits,
-            held: HashMap::new(),
+            held: HashMap::default(),
             order: VecDeque::new(),
             used: VecDeque::new(),
-            clients: HashMap::new(),
+            clients: HashMap::default(),
             bytes: 0,
             arrivals: 0,
+            expired_ms: 0,
         }
     }
 
@@ -78,7 +82,9 @@ impl UploadBuffer {
         payload_crc: u32,
         now_ms: u64,
     ) -> Result<(), Refusal> {
-        self.expire(now_ms);
+        if now_ms != self.expired_ms {
+            self.expire(now_ms);
+        }
         let cost = payload.len() + OVERHEAD;
         // The same upload again takes the place of the first, but only if it finds room.
         let (freed, freed_of_client) = match self.held.get(&key) {
@@ -114,7 +120,9 @@ impl UploadBuffer {
                 ),
             ));
         }
-        self.remove(key);
+        if freed > 0 {
+            self.remove(key);
+        }
         self.compact();
         self.bytes += cost;
         *self.clients.entry(client).or_default() += cost;
@@ -131,6 +139,12 @@ impl UploadBuffer {
     #[must_use]
     pub fn get(&self, key: (WriterId, Sequence)) -> Option<(Bytes, u32)> {
         self.held.get(&key).map(|held| (held.payload.clone(), held.payload_crc))
+    }
+
+    /// The CRC-32C of the payload uploaded under `key`.
+    #[must_use]
+    pub fn crc(&self, key: (WriterId, Sequence)) -> Option<u32> {
+        self.held.get(&key).map(|held| held.payload_crc)
     }
 
     /// Lets go of `key`: its entry is durable here.
@@ -165,6 +179,7 @@ impl UploadBuffer {
 
     /// Lets go of what has waited too long.
     pub fn expire(&mut self, now_ms: u64) {
+        self.expired_ms = now_ms;
         while let Some(&(key, arrival)) = self.order.front() {
             match self.held.get(&key) {
                 Some(held) if held.arrival == arrival => {

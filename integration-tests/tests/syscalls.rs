@@ -43,8 +43,8 @@ fn s02_a_call_that_fails_ends_the_node_and_loses_nothing() {
         ("pwrite64", "error=EIO"),
         ("pwrite64", "error=ENOSPC"),
         ("pwrite64", "retval=0"),
-        ("pwritev", "error=EIO"),
-        ("pwritev", "error=ENOSPC"),
+        ("pwritev2", "error=EIO"),
+        ("pwritev2", "error=ENOSPC"),
         ("fsync", "error=EIO"),
         ("rename", "error=EIO"),
         ("fallocate", "error=EIO"),
@@ -81,7 +81,7 @@ fn s08_a_kill_at_any_call_loses_nothing() {
     let (mut cluster, dir) = (node(), tempfile::tempdir().unwrap());
     let load = Load::start(cluster.clients(), LOAD);
     let mut faults = Vec::new();
-    for call in ["fdatasync", "pwrite64", "pwritev", "fsync", "rename", "fallocate"] {
+    for call in ["fdatasync", "pwrite64", "pwritev2", "fsync", "rename", "fallocate"] {
         for _ in 0..3 {
             load.progress(100, DEADLINE);
             let when = rand::rng().random_range(1..10).to_string();
@@ -108,9 +108,9 @@ fn s02_writes_that_take_nothing_and_space_that_is_not_there_for_a_while_are_surv
     let load = Load::start(cluster.clients(), LOAD);
     load.progress(500, DEADLINE);
     let mut faults = Vec::new();
-    // A vectored write of no bytes: the rest is written one by one. Where there is no space, the node waits for it. Both end by
+    // A write and sync of no bytes: the rest is written, and synced, one by one. Where there is no space, the node waits for it. Both end by
     // themselves: a call that is under way when strace lets go fails as one that does not exist.
-    for (call, how, when) in [("pwritev", "retval=0", "1..10+3"), ("fallocate", "error=ENOSPC", "1..4")] {
+    for (call, how, when) in [("pwritev2", "retval=0", "1..10+3"), ("fallocate", "error=ENOSPC", "1..4")] {
         let strace = Strace::attach(cluster.process(1), &fault(call, how, when), &dir.path().join("seen"));
         until(&format!("{call} {how}, some times"), DEADLINE, || strace.injected() > 3);
         load.resumed(Instant::now(), DEADLINE);

@@ -214,10 +214,11 @@ impl SocketOutbox {
             let result = match self.pieces.front() {
                 None if self.open.is_empty() => return Ok(Flushed::All),
                 // As nearly always: one buffer, which stays where it is.
-                None => self.socket.try_write(&self.open).map(|sent| {
-                    self.open.advance(sent);
+                None => {
+                    let sent = self.socket.try_write(&self.open);
+                    self.open.advance(*sent.as_ref().unwrap_or(&0));
                     sent
-                }),
+                }
                 Some(Piece::Bytes(_)) => self.send_pieces(),
                 Some(Piece::File(part)) => {
                     let (socket, part) = (Arc::clone(&self.socket), part.clone());

@@ -117,6 +117,15 @@ pub trait VfsFile: Send + Sync + fmt::Debug {
         self.write_all_at(blocks, pos)
     }
 
+    /// [`VfsFile::write_blocks_at`], then [`VfsFile::sync_data`], as one call where the system has one.
+    ///
+    /// # Errors
+    /// Of both.
+    fn write_blocks_synced(&self, blocks: &[u8], pos: u64) -> io::Result<()> {
+        self.write_blocks_at(blocks, pos)?;
+        self.sync_data()
+    }
+
     /// Makes all written bytes durable, and a length that has grown. Not a length that has shrunk.
     ///
     /// # Errors

@@ -6,13 +6,13 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{Advice, AtFlags, FallocateFlags, FlockOperation, OFlags, StatxFlags};
-use rustix::io::Errno;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::{DirLockGuard, OpenMode, Vfs, VfsFile};
 use crate::blocks::BLOCK;
@@ -142,6 +142,27 @@ impl VfsFile for OsFile {
         self.direct.as_ref().unwrap_or(&self.file).write_all_at(blocks, pos)
     }
 
+    /// What was written before past the page cache is on its way to the same disk, whose cache is emptied: it goes along. What was written
+    /// another way does not.
+    fn write_blocks_synced(&self, blocks: &[u8], pos: u64) -> io::Result<()> {
+        let written = match &self.direct {
+            Some(direct) => loop {
+                match rustix::io::pwritev2(direct, &[IoSlice::new(blocks)], pos, ReadWriteFlags::DSYNC) {
+                    Err(Errno::INTR) => {}
+                    // The file system has no such write: nothing was done.
+                    Err(Errno::OPNOTSUPP) => break 0,
+                    written => break written?,
+                }
+            },
+            None => 0,
+        };
+        if written < blocks.len() {
+            self.write_blocks_at(&blocks[written..], pos + written as u64)?;
+            self.sync_data()?;
+        }
+        Ok(())
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.file.sync_data()
     }
@@ -217,8 +238,7 @@ mod tests {
                 buffer.empty_for(expected.len() - from);
                 buffer.memory().extend_from_slice(&expected[from..]);
                 buffer.fill_block();
-                file.write_blocks_at(buffer.bytes(), from as u64).unwrap();
-                file.sync_data().unwrap();
+                file.write_blocks_synced(buffer.bytes(), from as u64).unwrap();
                 if round % 3 == 0 {
                     file.write_all_at(b"another way", 5).unwrap();
                     expected[5..16].copy_from_slice(b"another way");

@@ -79,8 +79,7 @@ impl Active {
     pub(crate) fn write(&mut self, buffer: &mut BlockBuffer, at: u64) -> Result<(), IoFailure> {
         let (from, len) = (block_of(at), buffer.bytes().len());
         buffer.fill_block();
-        self.file.write_blocks_at(buffer.bytes(), from).meant("write to", &self.path)?;
-        self.file.sync_data().meant("sync", &self.path)?;
+        self.file.write_blocks_synced(buffer.bytes(), from).meant("write to, or sync,", &self.path)?;
         self.head.clear();
         self.head.extend_from_slice(&buffer.bytes()[len - len % BLOCK..len]);
         self.written = self.written.max(from + buffer.bytes().len() as u64);
