@@ -8,14 +8,14 @@ use std::ops::{Bound, RangeBounds};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use futures_util::stream::{BoxStream, Stream, StreamExt, try_unfold};
+use futures_util::stream::{Stream, StreamExt, try_unfold};
 use loglog_proto::entry::EntryError;
 use loglog_proto::response::Data;
 use loglog_proto::{Length, Offset};
 use tokio::task::JoinHandle;
 
 use super::splitter::Splitter;
-use super::{Entry, ReadOptions};
+use super::{Chunks, Entry, ReadOptions};
 use crate::client::Client;
 use crate::connection::Connection;
 use crate::damage::Sources;
@@ -38,7 +38,7 @@ impl Default for EntriesOptions {
 
 /// Data entries, in the log's order. After an error it ends.
 #[must_use = "streams do nothing unless polled"]
-pub struct Entries(BoxStream<'static, Result<Entry, Error>>);
+pub struct Entries(Chunks);
 
 impl Client {
     /// The data entries that begin in `range`, at whose start an entry must begin. Without an upper bound: up to the end of the log as it is
@@ -60,13 +60,13 @@ impl Client {
             Bound::Excluded(to) => Some(*to),
             Bound::Unbounded => None,
         };
-        let reading = Reading { client: self.clone(), options, from, to, at: None, ready: VecDeque::new() };
+        let reading = Reading { client: self.clone(), options, from, to, at: None };
         let runtime = self.hub().runtime().clone();
         let next = move |reading: Reading| {
             let runtime = runtime.clone();
             async move { runtime.within(reading.next()).await }
         };
-        Entries(try_unfold(reading, next).boxed())
+        Entries(Chunks::new(try_unfold(reading, next).boxed()))
     }
 }
 
@@ -77,7 +77,6 @@ struct Reading {
     from: Option<Offset>,
     to: Option<Offset>,
     at: Option<Place>,
-    ready: VecDeque<Entry>,
 }
 
 struct Place {
@@ -99,15 +98,16 @@ impl Drop for Ahead {
 }
 
 impl Reading {
-    async fn next(mut self) -> Result<Option<(Entry, Self)>, Error> {
+    /// The entries of the next read.
+    async fn next(mut self) -> Result<Option<(VecDeque<Entry>, Self)>, Error> {
         let mut place = match self.at.take() {
             Some(place) => place,
             None => self.begin().await?,
         };
         match self.step(&mut place).await {
-            Ok(Some(entry)) => {
+            Ok(Some(entries)) => {
                 self.at = Some(place);
-                Ok(Some((entry, self)))
+                Ok(Some((entries, self)))
             }
             end => {
                 place.sources.settled().await;
@@ -116,11 +116,13 @@ impl Reading {
         }
     }
 
-    async fn step(&mut self, place: &mut Place) -> Result<Option<Entry>, Error> {
+    async fn step(&self, place: &mut Place) -> Result<Option<VecDeque<Entry>>, Error> {
         place.sources.reset();
+        let mut ready = VecDeque::new();
         loop {
-            if let Some(entry) = self.ready.pop_front() {
-                return Ok((entry.offset < place.to).then_some(entry));
+            if !ready.is_empty() {
+                ready.truncate(ready.partition_point(|entry: &Entry| entry.offset < place.to));
+                return Ok((!ready.is_empty()).then_some(ready));
             }
             if let Some(error) = place.failed.take() {
                 return Err(error);
@@ -147,7 +149,7 @@ impl Reading {
                 // An entry ends where the log does: what began here is none.
                 let (at, found) = (place.splitter.at(), (wanted - place.splitter.at()).as_usize());
                 let short = EntryError::Short { at, needed: found + 1, found };
-                place.sources.met(&mut place.splitter, &self.ready, short)?;
+                place.sources.met(&mut place.splitter, &ready, short)?;
                 continue;
             }
             let next = wanted + Length::of(data.bytes.len());
@@ -155,7 +157,7 @@ impl Reading {
                 let (client, read) = (self.client.clone(), self.options.read(next));
                 place.ahead = Some(Ahead(tokio::spawn(async move { client.read_from(read).await })));
             }
-            place.failed = place.sources.feed(&mut place.splitter, (data, connection), &mut self.ready).err();
+            place.failed = place.sources.feed(&mut place.splitter, (data, connection), &mut ready).err();
             if place.splitter.wanted() != next {
                 // What was read ahead does not follow: another node is asked first.
                 place.ahead = None;

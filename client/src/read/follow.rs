@@ -8,12 +8,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::stream::{BoxStream, Stream, StreamExt, try_unfold};
+use futures_util::stream::{Stream, StreamExt, try_unfold};
 use loglog_proto::Offset;
 use tokio::time::sleep;
 
 use super::splitter::Splitter;
-use super::{EntriesOptions, Entry, ReadOptions};
+use super::{Chunks, EntriesOptions, Entry, ReadOptions};
 use crate::backoff;
 use crate::client::Client;
 use crate::damage::Sources;
@@ -29,7 +29,7 @@ const EMPTY_READS: u32 = 5;
 /// Data entries as they are committed. It outlives connections, and ends only with an error that no retry would cure, as
 /// [`Error::Trimmed`].
 #[must_use = "streams do nothing unless polled"]
-pub struct Follow(BoxStream<'static, Result<Entry, Error>>);
+pub struct Follow(Chunks);
 
 impl Client {
     /// The data entries from `from` on, where an entry must begin or the log must end; waits for more at the end.
@@ -40,15 +40,15 @@ impl Client {
     /// The same with options.
     pub fn follow_with(&self, from: Offset, options: EntriesOptions) -> Follow {
         let splitter = Splitter::new(from, options.checked);
-        let (sources, ready) = (Sources::new(self.hub(), from), VecDeque::new());
+        let sources = Sources::new(self.hub(), from);
         let following =
-            Following { client: self.clone(), options, splitter, sources, ready, failed: None, began: false };
+            Following { client: self.clone(), options, splitter, sources, failed: None, began: false };
         let runtime = self.hub().runtime().clone();
         let next = move |following: Following| {
             let runtime = runtime.clone();
             async move { runtime.within(following.next()).await }
         };
-        Follow(try_unfold(following, next).boxed())
+        Follow(Chunks::new(try_unfold(following, next).boxed()))
     }
 }
 
@@ -57,7 +57,6 @@ struct Following {
     options: EntriesOptions,
     splitter: Splitter,
     sources: Sources,
-    ready: VecDeque<Entry>,
     /// What ends the reading, once what was whole before it is handed out.
     failed: Option<Error>,
     /// Whether a node has answered a read: from then on a node whose end lies before our place only lags.
@@ -65,9 +64,10 @@ struct Following {
 }
 
 impl Following {
-    async fn next(mut self) -> Result<Option<(Entry, Self)>, Error> {
+    /// The entries of the next read that brings some.
+    async fn next(mut self) -> Result<Option<(VecDeque<Entry>, Self)>, Error> {
         match self.step().await {
-            Ok(entry) => Ok(Some((entry, self))),
+            Ok(entries) => Ok(Some((entries, self))),
             Err(error) => {
                 self.sources.settled().await;
                 Err(error)
@@ -75,12 +75,12 @@ impl Following {
         }
     }
 
-    async fn step(&mut self) -> Result<Entry, Error> {
-        let (mut failures, mut empty) = (0, 0);
+    async fn step(&mut self) -> Result<VecDeque<Entry>, Error> {
+        let (mut failures, mut empty, mut ready) = (0, 0, VecDeque::new());
         self.sources.reset();
         loop {
-            if let Some(entry) = self.ready.pop_front() {
-                return Ok(entry);
+            if !ready.is_empty() {
+                return Ok(ready);
             }
             if let Some(error) = self.failed.take() {
                 return Err(error);
@@ -98,11 +98,11 @@ impl Following {
                         self.client.hub().read_elsewhere();
                         // A log ends with a whole entry: one that has begun here has a damaged length.
                         self.sources.doubt(&self.splitter);
-                        self.splitter.restart(&self.ready);
+                        self.splitter.restart(&ready);
                     }
                     if !data.bytes.is_empty() {
                         self.failed =
-                            self.sources.feed(&mut self.splitter, (data, connection), &mut self.ready).err();
+                            self.sources.feed(&mut self.splitter, (data, connection), &mut ready).err();
                     }
                 }
                 Err(error)

@@ -4,6 +4,7 @@
 //! Keeps:  an entry is given out whole and once, in the log's order.
 //! Never:  trusts a node's bytes unless told to: each entry's CRC is checked by default, since the server checks nothing.
 
+mod chunks;
 mod entries;
 mod entry;
 mod follow;
@@ -17,6 +18,7 @@ use loglog_proto::request::{Read, RequestBody};
 use loglog_proto::response::{Data, ResponseBody};
 use loglog_proto::{Length, Offset};
 
+use chunks::Chunks;
 pub use entries::{Entries, EntriesOptions};
 pub use entry::Entry;
 pub use follow::Follow;
