@@ -76,24 +76,28 @@ pub(crate) struct Paths {
     pub(crate) etcd: Option<PathBuf>,
 }
 
-/// Over how many connections the appends in flight are spread, never more than there are of these.
+/// The client's side. Appends in flight are spread over its connections, of which there are never more than of these.
 #[derive(clap::Args, Clone, Copy, Debug)]
 pub(crate) struct Connections {
     /// Connections to LogLog, each a writer of its own.
     #[arg(long, value_name = "N", global = true, default_value_t = 1, value_parser = connections)]
     pub(crate) loglog_connections: usize,
 
-    /// Connections to Redis.
-    #[arg(long, value_name = "N", global = true, default_value_t = 4, value_parser = connections)]
-    pub(crate) redis_connections: usize,
+    /// Connections to Redis. Default: 4, with payloads from 16 KiB on 16.
+    #[arg(long, value_name = "N", global = true, value_parser = connections)]
+    pub(crate) redis_connections: Option<usize>,
 
     /// Connections to NATS.
-    #[arg(long, value_name = "N", global = true, default_value_t = 2, value_parser = connections)]
+    #[arg(long, value_name = "N", global = true, default_value_t = 1, value_parser = connections)]
     pub(crate) nats_connections: usize,
 
     /// Connections to etcd.
-    #[arg(long, value_name = "N", global = true, default_value_t = 4, value_parser = connections)]
+    #[arg(long, value_name = "N", global = true, default_value_t = 2, value_parser = connections)]
     pub(crate) etcd_connections: usize,
+
+    /// Threads of the client, with every system. More than one may help where there are cores that the servers leave alone.
+    #[arg(long, value_name = "N", global = true, default_value_t = 1, value_parser = connections)]
+    pub(crate) client_threads: usize,
 }
 
 /// What to compare.

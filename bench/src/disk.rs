@@ -67,9 +67,9 @@ fn run(path: &Path) -> std::io::Result<Disk> {
 
 /// Whether that folder is in memory, where nothing is durable and every figure is worthless.
 pub(crate) fn in_memory(folder: &Path) -> bool {
-    const TMPFS: i64 = 0x0102_1994;
-    const RAMFS: i64 = 0x8584_58f6;
-    rustix::fs::statfs(folder).is_ok_and(|stat| [TMPFS, RAMFS].contains(&(stat.f_type as i64)))
+    /// `TMPFS_MAGIC` of Linux.
+    const TMPFS: u32 = 0x0102_1994;
+    rustix::fs::statfs(folder).is_ok_and(|stat| u32::try_from(stat.f_type) == Ok(TMPFS))
 }
 
 #[cfg(test)]

@@ -155,7 +155,7 @@ fn one(
     let disk = disk::measure(folder.path()).map(|disk| run.disk = Some(disk));
     let measured = disk.and_then(|()| {
         let mut signalled = signalled.clone();
-        let runtime = systems::runtime(system.kind)?;
+        let runtime = systems::runtime(args.connections.client_threads)?;
         let measured = runtime.block_on(async {
             tokio::select! {
                 measured = measure(args, system, server, load, folder) => Some(measured),

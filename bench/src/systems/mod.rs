@@ -41,13 +41,13 @@ pub(crate) fn start(system: System, server: &Server, folder: PathBuf) -> Result<
     Ok(cluster)
 }
 
-/// The runtime in which a system's client is fastest, as measured.
-pub(crate) fn runtime(kind: Kind) -> Result<Runtime, String> {
-    let mut builder = match kind {
-        Kind::LogLog | Kind::Redis => Builder::new_current_thread(),
-        Kind::Nats | Kind::Etcd => Builder::new_multi_thread(),
+/// What clients run in: one thread is the fastest for all of them where servers share the cores.
+pub(crate) fn runtime(threads: usize) -> Result<Runtime, String> {
+    let mut builder = match threads {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
     };
-    builder.enable_all().build().map_err(|error| format!("no runtime: {error}"))
+    builder.worker_threads(threads).enable_all().build().map_err(|error| format!("no runtime: {error}"))
 }
 
 /// Waits until the system has acknowledged something.
@@ -89,7 +89,10 @@ pub(crate) async fn drive(
 ) -> Result<(), String> {
     match system.kind {
         Kind::LogLog => loglog::drive(cluster, load, connections.loglog_connections, gauge).await,
-        Kind::Redis => redis::drive(cluster, load, connections.redis_connections, gauge).await,
+        Kind::Redis => {
+            let connections = connections.redis_connections.unwrap_or_else(|| redis::connections(load));
+            redis::drive(cluster, load, connections, gauge).await
+        }
         Kind::Nats => nats::drive(cluster, load, connections.nats_connections, gauge).await,
         #[cfg(feature = "etcd")]
         Kind::Etcd => etcd::drive(cluster, load, connections.etcd_connections, gauge).await,

@@ -34,7 +34,7 @@ pub(super) fn start(cluster: &mut Cluster, server: &Server, nodes: usize) -> Res
         );
         if nodes > 1 {
             let routes = routes.join(", ");
-            let _ = write!(config, "cluster {{ name: c, listen: \"{peer}\", routes: [{routes}] }}\n");
+            let _ = writeln!(config, "cluster {{ name: c, listen: \"{peer}\", routes: [{routes}] }}");
         }
         let file = path.join("nats.conf");
         std::fs::write(&file, config).map_err(|error| format!("{}: {error}", file.display()))?;
