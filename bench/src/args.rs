@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use crate::plan::{Load, Plan, System};
+use crate::plan::{Kind, Load, Plan, System};
 
 /// Appends to LogLog and to what else would be picked for the job, in turns, on this machine: how fast, at what cost.
 ///
@@ -74,6 +74,18 @@ pub(crate) struct Paths {
     /// etcd, 3.4 or newer. Default: PATH.
     #[arg(long, value_name = "PATH", global = true)]
     pub(crate) etcd: Option<PathBuf>,
+}
+
+impl Paths {
+    /// Where that kind's server is, if that was told.
+    pub(crate) fn of(&self, kind: Kind) -> Option<&PathBuf> {
+        match kind {
+            Kind::LogLog => self.loglogd.as_ref(),
+            Kind::Redis => self.redis_server.as_ref(),
+            Kind::Nats => self.nats_server.as_ref(),
+            Kind::Etcd => self.etcd.as_ref(),
+        }
+    }
 }
 
 /// The client's side. Appends in flight are spread over its connections, of which there are never more than of these.

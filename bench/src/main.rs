@@ -90,7 +90,8 @@ fn who_is_there(args: &Args) -> Result<(Vec<Plan>, Vec<Server>), String> {
         }
         match servers::find(kind, &args.servers) {
             Ok(server) => servers.push(server),
-            Err(error) if !args.systems.is_empty() || kind == Kind::LogLog => return Err(error),
+            Err(error) if !args.systems.is_empty() || args.servers.of(kind).is_some() => return Err(error),
+            Err(error) if kind == Kind::LogLog => return Err(error),
             Err(error) => {
                 eprintln!("compare: {} is SKIPPED: {error}", kind.name());
                 missing.push(kind);

@@ -19,22 +19,22 @@ pub(crate) struct Server {
 
 /// Finds that kind's server, or says why it is not there.
 pub(crate) fn find(kind: Kind, paths: &Paths) -> Result<Server, String> {
-    let (told, name, flag) = match kind {
-        Kind::LogLog => (&paths.loglogd, "loglogd", "--loglogd"),
-        Kind::Redis => (&paths.redis_server, "redis-server", "--redis-server"),
-        Kind::Nats => (&paths.nats_server, "nats-server", "--nats-server"),
-        Kind::Etcd => (&paths.etcd, "etcd", "--etcd"),
+    let name = match kind {
+        Kind::LogLog => "loglogd",
+        Kind::Redis => "redis-server",
+        Kind::Nats => "nats-server",
+        Kind::Etcd => "etcd",
     };
     if kind == Kind::Etcd && !cfg!(feature = "etcd") {
         return Err("this program was built without etcd's client, which needs protoc".to_owned());
     }
-    let program = match told {
+    let program = match paths.of(kind) {
         Some(path) if is_file(path) => path.clone(),
-        Some(path) => return Err(format!("{flag} {}: no such file", path.display())),
+        Some(path) => return Err(format!("--{name} {}: no such file", path.display())),
         None => beside(name)
             .filter(|_| kind == Kind::LogLog)
             .or_else(|| in_path(name))
-            .ok_or_else(|| format!("{name} is not in PATH: install it, or tell where it is by {flag}"))?,
+            .ok_or_else(|| format!("{name} is not in PATH: install it, or tell where it is by --{name}"))?,
     };
     let version = version(&program)?;
     Ok(Server { kind, program, version })

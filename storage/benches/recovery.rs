@@ -34,7 +34,7 @@ fn recovery(criterion: &mut Criterion) {
 fn log_of(size: u64, path: &std::path::Path, payload: &bytes::Bytes, crc: u32) -> DataDir {
     let mut log = Log::form(Arc::new(OsVfs::default()), path);
     while log.open.writer.end().get() < size {
-        let batches = log.batches(payload, crc, 4096);
+        let batches = log.batches(payload, crc, 512);
         log.open.writer.write(&batches).expect("written");
     }
     log.mark();
