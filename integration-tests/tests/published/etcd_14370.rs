@@ -45,8 +45,9 @@ fn etcd_14370_a_real_process_answers_no_sooner_than_its_sync_begins() {
 
 /// Runs the program under `strace`, which needs no root's powers but may be missing or not allowed.
 fn with_slow_syncs(options: DaemonOptions, dir: &std::path::Path) -> Option<DaemonOptions> {
-    let inject = format!("inject=fdatasync:delay_enter={}", DELAY.as_micros());
-    let traced = ["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync", "-e", &inject, "--"];
+    // A write that syncs is one call, where the system has it.
+    let inject = format!("inject=fdatasync,pwritev2:delay_enter={}", DELAY.as_micros());
+    let traced = ["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,pwritev2", "-e", &inject, "--"];
     // Whether it works here at all.
     let tried =
         Command::new("strace").args(traced).arg("true").stdout(Stdio::null()).stderr(Stdio::null()).status();
