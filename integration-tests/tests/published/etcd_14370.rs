@@ -47,7 +47,8 @@ fn etcd_14370_a_real_process_answers_no_sooner_than_its_sync_begins() {
 fn with_slow_syncs(options: DaemonOptions, dir: &std::path::Path) -> Option<DaemonOptions> {
     // A write that syncs is one call, where the system has it.
     let inject = format!("inject=fdatasync,pwritev2:delay_enter={}", DELAY.as_micros());
-    let traced = ["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,pwritev2", "-e", &inject, "--"];
+    let traced =
+        ["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,pwritev2", "-e", &inject, "--"];
     // Whether it works here at all.
     let tried =
         Command::new("strace").args(traced).arg("true").stdout(Stdio::null()).stderr(Stdio::null()).status();

@@ -35,11 +35,6 @@ use clap::{Parser, Subcommand};
 use connect::Endpoints;
 use exit::{EXIT_CODES, Outcome, Stop};
 
-/// Entries are allocated by one thread and freed by another, in great numbers: this takes a tenth less of the processor than the C
-/// library's (`docs/performance.md`).
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// LogLog's command line: append to a log, read it, look after it.
 #[derive(Parser)]
 #[command(name = "loglog", version, after_help = EXIT_CODES, max_term_width = 110)]
