@@ -20,8 +20,10 @@ use tokio::time::Instant;
 use crate::client_socket::ReceiveHalf;
 use crate::credits::{Credit, Credits, REQUEST_COST};
 
-/// Read from the socket at a time, bytes.
+/// Read from the socket at a time, bytes, by a client that sends much at once.
 const READ_BYTES: usize = 256 << 10;
+/// The same by one that has not yet: there may be thousands that only wait.
+const FEW_BYTES: usize = 4 << 10;
 /// The largest frame before the hello, bytes.
 const HELLO_BYTES_MAX: usize = 4 << 10;
 /// How long a large frame may take to arrive, once there is credit for it: others may want that credit.
@@ -46,6 +48,8 @@ pub(crate) struct Batch {
 pub(crate) struct RequestReader {
     socket: ReceiveHalf,
     buffer: BytesMut,
+    /// Room that is made for a read.
+    read_bytes: usize,
     credits: Credits,
     /// True while replies pile up.
     is_choked: watch::Receiver<bool>,
@@ -60,7 +64,8 @@ impl RequestReader {
     pub(crate) fn new(socket: ReceiveHalf, credits: Credits, is_choked: watch::Receiver<bool>) -> Self {
         Self {
             socket,
-            buffer: BytesMut::with_capacity(READ_BYTES),
+            buffer: BytesMut::new(),
+            read_bytes: FEW_BYTES,
             credits,
             is_choked,
             is_greeted: false,
@@ -90,9 +95,10 @@ impl RequestReader {
                 return Some(Ok(Batch { requests, malformed, credits, last }));
             }
             self.reserve().await;
-            if self.buffer.capacity() - self.buffer.len() < READ_BYTES / 4 {
-                self.buffer.reserve(READ_BYTES);
+            if self.buffer.capacity() - self.buffer.len() < self.read_bytes / 4 {
+                self.buffer.reserve(self.read_bytes);
             }
+            let room = self.buffer.capacity() - self.buffer.len();
             let deadline = self.reserved.as_ref().map(|(_, _, deadline)| *deadline);
             let read = self.socket.read_buf(&mut self.buffer);
             let read = match deadline {
@@ -101,6 +107,7 @@ impl RequestReader {
             };
             match read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                 Ok(0) => return None,
+                Ok(read) if read >= room => self.read_bytes = READ_BYTES,
                 Ok(_) => {}
                 Err(error) => return Some(Err(error)),
             }
