@@ -21,6 +21,9 @@ use crate::error::to_usize;
 /// A buffer smaller than this is not worth keeping for another group.
 const WORTH_KEEPING: usize = 128 << 10;
 
+/// Readers share a buffer from this part of it on; less is copied.
+const SHARED_FROM: usize = 8;
+
 /// A written group.
 #[derive(Debug)]
 struct Piece {
@@ -99,12 +102,12 @@ impl Tail {
         self.capacity = 0;
     }
 
-    /// The `len` bytes at `offset`, all of them; `None` where they are not here, or would have to be copied together from more than
-    /// `copied_max` bytes.
+    /// The `len` bytes at `offset`, all of them; `None` where they are not here, or are more than `copied_max` and would have to be copied.
     pub(crate) fn read(&self, offset: Offset, len: usize, copied_max: usize) -> Option<Bytes> {
         let at = self.pieces.partition_point(|piece| piece.offset <= offset).checked_sub(1)?;
         let piece = &self.pieces[at];
-        if offset + Length::of(len) <= piece.end() {
+        // A small part would keep all of the buffer for as long as a slow client takes.
+        if offset + Length::of(len) <= piece.end() && len >= piece.memory.capacity() / SHARED_FROM {
             let from = piece.from + to_usize((offset - piece.offset).get());
             return Some(Bytes::from_owner(Part { memory: Arc::clone(&piece.memory), from, len }));
         }
@@ -164,6 +167,19 @@ mod tests {
         for (offset, len) in [(999, 2), (101_110, 6), (101_115, 1), (1005, 2000), (101_109, 7)] {
             assert!(!is_here(&tail, offset, len), "{len} at {offset}");
         }
+    }
+
+    #[test]
+    fn a_small_part_does_not_keep_its_buffer() {
+        let mut tail = Tail::new(MAX);
+        group(&mut tail, 0, 1 << 20, 0);
+        let held = [tail.read(Offset::new(5), 1000, 1000), tail.read(Offset::new(5), 1 << 19, 1000)];
+        assert_eq!(held.map(|it| it.map(|bytes| bytes.len())), [Some(1000), Some(1 << 19)]);
+        let _small = tail.read(Offset::new(5), 1000, 1000);
+        assert_eq!(Arc::strong_count(&tail.pieces[0].memory), 1);
+        let _large = tail.read(Offset::new(5), 1 << 19, 1000);
+        assert_eq!(Arc::strong_count(&tail.pieces[0].memory), 2);
+        assert!(tail.read(Offset::new(5), 1001, 1000).is_none(), "too much to copy here");
     }
 
     #[test]
