@@ -23,7 +23,7 @@ fn s02_a_failed_write_or_sync_is_final() {
     for (kind, fault, words) in [
         (OpKind::Write, Fault::Fail, "cannot write to"),
         (OpKind::Write, Fault::Short(10), "cannot write to"),
-        (OpKind::Sync, Fault::Fail, "cannot sync"),
+        (OpKind::Sync, Fault::Fail, "or sync"),
     ] {
         let (sim, _dir, mut log) = log(1000);
         let mut chain = Chain::new();
