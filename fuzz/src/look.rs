@@ -15,8 +15,14 @@ use rand::SeedableRng as _;
 
 use crate::base::{DIR, GROUP, batch, batch_len, read_back};
 
-const ACCEPT: OpenOptions =
-    OpenOptions { cluster: None, accept_loss: true, scan_from: None, uncommitted_from: None, known: None };
+const ACCEPT: OpenOptions = OpenOptions {
+    cluster: None,
+    accept_loss: true,
+    scan_from: None,
+    uncommitted_from: None,
+    known: None,
+    tail_bytes: 0,
+};
 
 fn lock(sim: &SimVfs) -> DataDir {
     let vfs: Arc<dyn Vfs> = Arc::new(sim.clone());
