@@ -20,6 +20,7 @@ use loglog_core::consensus::Order;
 use loglog_core::effects::Fetch;
 use loglog_core::gate::Want;
 use loglog_core::{Append, Consensus as Core, Effects, Role, WriteGroup, old_batches};
+use loglog_proto::entry::OVERHEAD;
 use loglog_proto::error::Refusal;
 use loglog_proto::peer::{PeerAccepted, PeerStanding, RaftMessage};
 use loglog_proto::{LogId, RaftId, Term};
@@ -52,7 +53,7 @@ pub const NAME: &str = "consensus";
 /// upload at all is not waited for (see the upload buffer).
 const MISSING_INTERVAL: Duration = Duration::from_millis(8);
 
-/// A group of up to so many bytes of payload may be written without the writer's thread.
+/// A group of up to so many bytes of log may be written without the writer's thread.
 const AT_ONCE_BYTES: usize = 16 << 10;
 /// As long as the disk is so fast.
 const AT_ONCE_WITHIN: Duration = Duration::from_millis(1);
@@ -476,7 +477,9 @@ impl Consensus {
     /// hear of it.
     fn is_for_now(&self, groups: &[WriteGroup]) -> bool {
         let [group] = groups else { return false };
-        let bytes = |batch: &NewBatch| batch.entries.iter().map(|entry| entry.payload.len()).sum::<usize>();
+        let bytes = |batch: &NewBatch| {
+            batch.entries.iter().map(|entry| entry.payload.len() + OVERHEAD).sum::<usize>()
+        };
         self.unsynced == 1
             && group.truncate.is_none()
             && (self.parts.peers.links.is_empty() || self.core.status().role == Role::Follower)

@@ -9,6 +9,10 @@ pub(crate) const BLOCK: usize = 4096;
 /// Of so many zeros there is a copy that can be written.
 pub(crate) const ZEROS_MAX: usize = 1 << 20;
 
+/// A buffer is not used again for less than a fourth of it, unless it is small.
+const KEPT_FOR: usize = 4;
+const KEPT_BELOW: usize = 128 << 10;
+
 #[repr(align(4096))]
 struct Zeros([u8; ZEROS_MAX]);
 
@@ -42,8 +46,8 @@ impl BlockBuffer {
     pub(crate) fn empty_for(&mut self, bytes: usize) {
         let wanted = bytes.next_multiple_of(BLOCK) + BLOCK;
         self.memory.clear();
-        if self.memory.capacity() < wanted {
-            // Not grown: what it held is not wanted any more.
+        if self.memory.capacity() < wanted || self.memory.capacity() > KEPT_FOR * wanted.max(KEPT_BELOW) {
+            // Not grown: what it held is not wanted any more. Nor kept, where little would lie in much.
             self.memory = Vec::with_capacity(wanted);
         }
         self.begin = self.memory.as_ptr().align_offset(BLOCK);

@@ -61,6 +61,8 @@ impl LogReader {
     pub fn check(&self, offset: Offset, committed: Offset) -> Result<SegmentCheck, ReadError> {
         let segment = self.holding(offset, committed)?;
         let end = segment.end.min(committed);
+        // Readers may have been given what lies wrong in memory: from now on they are given what is on the disk.
+        self.forget_tail();
         // The file is opened by its name, as recovery would, and not taken from the readers' handles.
         let first = self.look(&segment, end)?;
         let second = match &first {

@@ -131,7 +131,7 @@ impl LogReader {
     /// [`ReadError`]; `BeyondEnd` where `offset` is beyond what is committed, or not durable here.
     pub fn read(&self, offset: Offset, max: usize, committed: Offset) -> Result<Bytes, ReadError> {
         let Some((segment, len)) = self.find(offset, max, committed)? else { return Ok(Bytes::new()) };
-        if let Some(bytes) = self.shared.tail().read(offset, len, usize::MAX) {
+        if let Some(bytes) = self.in_memory(offset, len, usize::MAX) {
             return Ok(bytes);
         }
         let file = self.open(&segment, offset)?;
@@ -154,9 +154,19 @@ impl LogReader {
         copied_max: usize,
     ) -> Result<Option<Bytes>, ReadError> {
         match self.find(offset, max, committed)? {
-            Some((_, len)) => Ok(self.shared.tail().read(offset, len, copied_max)),
+            Some((_, len)) => Ok(self.in_memory(offset, len, copied_max)),
             None => Ok(Some(Bytes::new())),
         }
+    }
+
+    pub(crate) fn forget_tail(&self) {
+        self.shared.tail().clear();
+    }
+
+    /// Bytes that still lie in memory. What is copied is so without the lock, which the writer and the network's thread want, too.
+    fn in_memory(&self, offset: Offset, len: usize, copied_max: usize) -> Option<Bytes> {
+        let found = self.shared.tail().find(offset, len);
+        found?.bytes(copied_max)
     }
 
     /// As [`LogReader::read`], but says where the bytes lie. `None` where there are none yet.

@@ -22,7 +22,7 @@ use crate::error::to_usize;
 const WORTH_KEEPING: usize = 128 << 10;
 
 /// Readers share a buffer from this part of it on; less is copied.
-const SHARED_FROM: usize = 8;
+const SHARED_FROM: usize = 2;
 
 /// A written group.
 #[derive(Debug)]
@@ -102,30 +102,45 @@ impl Tail {
         self.capacity = 0;
     }
 
-    /// The `len` bytes at `offset`, all of them; `None` where they are not here, or are more than `copied_max` and would have to be copied.
-    pub(crate) fn read(&self, offset: Offset, len: usize, copied_max: usize) -> Option<Bytes> {
+    /// Where the `len` bytes at `offset` lie, all of them; `None` where they are not here.
+    pub(crate) fn find(&self, offset: Offset, len: usize) -> Option<Found> {
         let at = self.pieces.partition_point(|piece| piece.offset <= offset).checked_sub(1)?;
-        let piece = &self.pieces[at];
-        // A small part would keep all of the buffer for as long as a slow client takes.
-        if offset + Length::of(len) <= piece.end() && len >= piece.memory.capacity() / SHARED_FROM {
-            let from = piece.from + to_usize((offset - piece.offset).get());
-            return Some(Bytes::from_owner(Part { memory: Arc::clone(&piece.memory), from, len }));
-        }
-        let is_here = self.pieces.back().is_some_and(|last| offset + Length::of(len) <= last.end());
-        if !is_here || len > copied_max {
-            return None;
-        }
-        let mut bytes = Vec::with_capacity(len);
-        let mut skipped = to_usize((offset - piece.offset).get());
+        self.pieces.back().filter(|last| offset + Length::of(len) <= last.end())?;
+        let (mut skipped, mut left) = (to_usize((offset - self.pieces[at].offset).get()), len);
+        let mut parts = Vec::new();
         for piece in self.pieces.range(at..) {
-            let whole = &piece.memory.bytes()[piece.from..piece.from + piece.len];
-            let some = (piece.len - skipped).min(len - bytes.len());
-            bytes.extend_from_slice(&whole[skipped..skipped + some]);
-            if bytes.len() == len {
+            let len = (piece.len - skipped).min(left);
+            parts.push(Part { memory: Arc::clone(&piece.memory), from: piece.from + skipped, len });
+            left -= len;
+            if left == 0 {
                 break;
             }
             skipped = 0;
         }
+        Some(Found { parts, len })
+    }
+}
+
+/// Bytes that a reader found.
+pub(crate) struct Found {
+    parts: Vec<Part>,
+    len: usize,
+}
+
+impl Found {
+    /// The bytes; `None` where they are more than `copied_max` and would have to be copied. To be called without a lock on the tail.
+    pub(crate) fn bytes(mut self, copied_max: usize) -> Option<Bytes> {
+        // A small part would keep all of the buffer for as long as a slow client takes.
+        let is_one = self.parts.len() == 1;
+        let is_shared = |part: &mut Part| is_one && part.len >= part.memory.capacity() / SHARED_FROM;
+        if let Some(part) = self.parts.pop_if(is_shared) {
+            return Some(Bytes::from_owner(part));
+        }
+        if self.len > copied_max {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity(self.len);
+        self.parts.iter().for_each(|part| bytes.extend_from_slice(part.as_ref()));
         Some(bytes.into())
     }
 }
@@ -145,8 +160,12 @@ mod tests {
         tail.push(Offset::new(offset), buffer, head, len)
     }
 
+    fn read(tail: &Tail, offset: u64, len: usize, copied_max: usize) -> Option<Bytes> {
+        tail.find(Offset::new(offset), len)?.bytes(copied_max)
+    }
+
     fn is_here(tail: &Tail, offset: u64, len: usize) -> bool {
-        let Some(bytes) = tail.read(Offset::new(offset), len, 1000) else { return false };
+        let Some(bytes) = read(tail, offset, len, 1000) else { return false };
         assert_eq!(bytes.len(), len);
         assert!(bytes.iter().zip(offset..).all(|(byte, at)| *byte == at.to_le_bytes()[0]));
         true
@@ -173,13 +192,26 @@ mod tests {
     fn a_small_part_does_not_keep_its_buffer() {
         let mut tail = Tail::new(MAX);
         group(&mut tail, 0, 1 << 20, 0);
-        let held = [tail.read(Offset::new(5), 1000, 1000), tail.read(Offset::new(5), 1 << 19, 1000)];
-        assert_eq!(held.map(|it| it.map(|bytes| bytes.len())), [Some(1000), Some(1 << 19)]);
-        let _small = tail.read(Offset::new(5), 1000, 1000);
+        let held = [read(&tail, 5, 1000, 1000), read(&tail, 5, 3 << 18, 1000)];
+        assert_eq!(held.map(|it| it.map(|bytes| bytes.len())), [Some(1000), Some(3 << 18)]);
+        let _small = read(&tail, 5, 1000, 1000);
         assert_eq!(Arc::strong_count(&tail.pieces[0].memory), 1);
-        let _large = tail.read(Offset::new(5), 1 << 19, 1000);
+        let _large = read(&tail, 5, 3 << 18, 1000);
         assert_eq!(Arc::strong_count(&tail.pieces[0].memory), 2);
-        assert!(tail.read(Offset::new(5), 1001, 1000).is_none(), "too much to copy here");
+        assert!(read(&tail, 5, 1001, 1000).is_none(), "too much to copy here");
+    }
+
+    #[test]
+    fn small_groups_behind_large_ones_do_not_take_their_buffers() {
+        let (mut tail, mut buffer, mut at) = (Tail::new(MAX), BlockBuffer::default(), 0);
+        for len in std::iter::repeat_n(4 << 20, 20).chain(std::iter::repeat_n(200, 10_000)) {
+            buffer.empty_for(len);
+            buffer.memory().extend(std::iter::repeat_n(1, len));
+            buffer = tail.push(Offset::new(at), buffer, 0, len).unwrap_or_default();
+            at += len as u64;
+        }
+        let held: usize = tail.pieces.iter().map(|piece| piece.len).sum();
+        assert!(tail.pieces.len() > 1000 && held > 200 * 1000, "{} pieces, {held} bytes", tail.pieces.len());
     }
 
     #[test]
@@ -203,7 +235,7 @@ mod tests {
         assert!(!is_here(&tail, 0, 1));
         assert!(is_here(&tail, 99 * len as u64, len));
         // What somebody still reads stays his.
-        let held = tail.read(Offset::new(80 * len as u64), len, 0).unwrap();
+        let held = read(&tail, 80 * len as u64, len, 0).unwrap();
         for number in 100..200 {
             group(&mut tail, number * len as u64, len, 0);
         }

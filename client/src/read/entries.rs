@@ -124,11 +124,12 @@ impl Reading {
                 ready.truncate(ready.partition_point(|entry: &Entry| entry.offset < place.to));
                 return Ok((!ready.is_empty()).then_some(ready));
             }
-            if let Some(error) = place.failed.take() {
-                return Err(error);
-            }
+            // First: damage behind what was asked for is nobody's business here.
             if place.splitter.at() >= place.to {
                 return Ok(None);
+            }
+            if let Some(error) = place.failed.take() {
+                return Err(error);
             }
             let wanted = place.splitter.wanted();
             let (data, connection) = match place.ahead.take() {

@@ -11,6 +11,9 @@ use crate::{Mark, NewBatch, OsVfs, Prepared, ReadError, Vfs, vfs::SimVfs};
 fn on_both(test: fn(Arc<dyn Vfs>, &Path)) {
     let dir = tempfile::tempdir().unwrap();
     test(Arc::new(OsVfs::default()), &dir.path().join("log"));
+    // Beside the sources, where there is a disk; a temporary folder may be memory.
+    let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    test(Arc::new(OsVfs::new(true)), &dir.path().join("log"));
     test(Arc::new(SimVfs::new()), Path::new("/sim/log"));
 }
 

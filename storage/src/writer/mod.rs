@@ -241,7 +241,7 @@ impl LogWriter {
         active.reserve(needed, (needed + RESERVE_AHEAD).min(full)).map_err(preparing)?;
         // Many small groups to come: each would pay for the file system's note that a block is in use now.
         if bytes.get() <= SMALL_GROUP {
-            active.write_zeros(needed, ZEROS_AHEAD)?
+            active.write_zeros(needed, ZEROS_AHEAD).map_err(preparing)?
         }
         Ok(())
     }
