@@ -6,7 +6,7 @@ use std::sync::Arc;
 use loglog_proto::{Index, LogId, Offset, Term};
 
 use super::kit::{Chain, framed, genesis, open};
-use crate::{Mark, NewBatch, OsVfs, Prepared, ReadError, Vfs, vfs::SimVfs};
+use crate::{DataDir, Mark, NewBatch, OpenOptions, OsVfs, Prepared, ReadError, Vfs, vfs::SimVfs};
 
 fn on_both(test: fn(Arc<dyn Vfs>, &Path)) {
     let dir = tempfile::tempdir().unwrap();
@@ -149,6 +149,39 @@ fn s05_truncation_makes_room_for_another_term() {
         assert_eq!(read, bytes);
         assert_eq!(log.reader.term_at(Index::new(5)), Some(Term::new(4)));
         assert_eq!(log.reader.term_at(Index::new(1)), Some(Term::new(1)), "genesis");
+    });
+}
+
+#[test]
+fn s05_what_was_cut_is_not_read_from_memory() {
+    on_both(|vfs, path| {
+        drop(open(&vfs, path, 1 << 20));
+        let dir = DataDir::lock(Arc::clone(&vfs), path).unwrap();
+        let mut log = dir.open(OpenOptions { tail_bytes: 1 << 20, ..OpenOptions::default() }).unwrap();
+        let mut chain = Chain::new();
+        let kept = [chain.next(1, &[5000])];
+        let mut fork = chain.clone();
+        log.writer.write(&kept).unwrap();
+        log.writer.write(&[chain.next(1, &[3000]), chain.next(1, &[100])]).unwrap();
+        log.writer.truncate(kept[0].log_id.index.next(), end_of(&fork), kept[0].log_id).unwrap();
+        // Of the same sizes, by another leader; two groups, so that the second begins where a group was that is gone.
+        let new = [fork.next(4, &[3000]), fork.next(4, &[100])];
+        for batch in &new {
+            log.writer.write(std::slice::from_ref(batch)).unwrap();
+        }
+        let (bytes, end) = ([all(&kept), all(&new)].concat(), end_of(&fork));
+        for from in [0, 5032, 5040, bytes.len() - 50] {
+            let mut read = Vec::new();
+            while from + read.len() < bytes.len() {
+                let at = Offset::new((from + read.len()) as u64);
+                read.extend_from_slice(&log.reader.read(at, usize::MAX, end).unwrap());
+            }
+            assert!(read == bytes[from..], "from {from}");
+        }
+        assert!(
+            log.reader.read_from_memory(Offset::new(5032), 3132, end, 4000).unwrap().is_some(),
+            "it is there"
+        );
     });
 }
 
