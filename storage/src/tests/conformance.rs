@@ -164,8 +164,8 @@ fn s05_what_was_cut_is_not_read_from_memory() {
         log.writer.write(&kept).unwrap();
         log.writer.write(&[chain.next(1, &[3000]), chain.next(1, &[100])]).unwrap();
         log.writer.truncate(kept[0].log_id.index.next(), end_of(&fork), kept[0].log_id).unwrap();
-        // Of the same sizes, by another leader; two groups, so that the second begins where a group was that is gone.
-        let new = [fork.next(4, &[3000]), fork.next(4, &[100])];
+        // Otherwise cut, and in the same segment, so that one read spans what stayed and what is new.
+        let new = [fork.next(1, &[100]), fork.next(1, &[3000])];
         for batch in &new {
             log.writer.write(std::slice::from_ref(batch)).unwrap();
         }
