@@ -4,7 +4,7 @@
 //! Keeps:  a writer's appends go on in their order, also when one of them must be sought at other nodes.
 //! Never:  decides an append's place.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +13,6 @@ use actix::fut::wrap_future;
 use actix::{Actor, ActorFutureExt, AsyncContext, Handler, Message};
 use bytes::Bytes;
 use foldhash::quality::RandomState;
-use loglog_core::append::check_crc;
 use loglog_core::batch::Reference;
 use loglog_core::gate::Want;
 use loglog_core::seek::Seek;
@@ -33,9 +32,6 @@ use crate::view::LogView;
 
 /// The name of the one upload buffer of a node.
 pub const NAME: &str = "upload-buffer";
-
-/// A payload below this is copied, lest a few bytes keep a whole receive buffer alive.
-const COPY_BELOW: usize = 64 << 10;
 
 /// Writers of whom the last delivered sequence is known.
 const WRITERS_MAX: usize = 10_000;
@@ -66,7 +62,7 @@ pub struct UploadBuffer {
     wanted: HashMap<LogId, (Want, usize), RandomState>,
     /// The last sequence of each writer that went to consensus: what comes after its batch is of no use.
     delivered: HashMap<WriterId, Sequence, RandomState>,
-    wanted_by: HashMap<(WriterId, Sequence), LogId, RandomState>,
+    wanted_by: BTreeMap<(WriterId, Sequence), LogId>,
     /// When something of a writer was uploaded here last.
     uploaders: HashMap<WriterId, u64, RandomState>,
 }
@@ -142,7 +138,7 @@ impl UploadBuffer {
             seek: Seek::default(),
             wanted: HashMap::default(),
             delivered: HashMap::default(),
-            wanted_by: HashMap::default(),
+            wanted_by: BTreeMap::new(),
             uploaders: HashMap::default(),
         }
     }
@@ -151,15 +147,26 @@ impl UploadBuffer {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn hold(&mut self, client: ClientId, upload: request::Upload) -> Result<(), Refusal> {
-        let payload_crc = crc32c(&upload.payload);
-        check_crc(upload.crc, payload_crc)?;
-        let payload = match upload.payload.len() {
-            0..COPY_BELOW => Bytes::copy_from_slice(&upload.payload),
-            _ => upload.payload,
+    fn hold(&mut self, client: ClientId, upload: request::Upload, now: u64) -> Answer {
+        let (writer, Some(last)) = (upload.writer, upload.last()) else {
+            return Answer::Refused(Refusal::new(Code::BadRequest, request::BadRequest::Parts.to_string()));
         };
-        let now = self.now_ms();
-        self.buffer.upload(client, (upload.writer, upload.sequence), payload, payload_crc, now)
+        if self.delivered.get(&writer).is_some_and(|delivered| *delivered >= last) {
+            return Answer::Uploaded;
+        }
+        let first = upload.sequence;
+        if let Err(refusal) = self.buffer.upload(client, upload, now) {
+            return Answer::Refused(refusal);
+        }
+        let wanted = self.wanted_by.range((writer, first)..=(writer, last));
+        let wanted: Vec<_> = wanted.map(|(key, log_id)| (*key, *log_id)).collect();
+        for (key, log_id) in wanted {
+            self.wanted_by.remove(&key);
+            if let Some((want, found)) = self.wanted.remove(&log_id) {
+                self.deliver(want, found);
+            }
+        }
+        Answer::Uploaded
     }
 
     /// The append with its payload, which the request loses: whole, or of no use.
@@ -247,11 +254,15 @@ impl UploadBuffer {
         let (mut behind, mut joined, now) = (self.seek.end(writer), Joined::default(), self.now_ms());
         let Some(Waiting { client, ticket, request }) = behind.pop_front() else { return };
         let is_found = found.is_some();
-        match found.map(|(payload, crc)| (Append::new(&request, payload.clone(), crc), payload, crc)) {
-            Some((Ok(append), payload, crc)) => {
+        match found.map(|(payload, crc)| (Append::new(&request, payload.clone(), crc), payload)) {
+            Some((Ok(append), payload)) => {
                 let key = (writer, request.sequence);
                 // Kept for repeats, if there is room.
-                if request.payload.is_none() && self.buffer.upload(client, key, payload, crc, now).is_ok() {
+                let is_kept = request.payload.is_none() && {
+                    let upload = request::Upload::one(writer, request.sequence, payload);
+                    self.buffer.upload(client, upload, now).is_ok()
+                };
+                if is_kept {
                     self.buffer.mark_used(key);
                 }
                 joined.appends.push((ticket, append));
@@ -274,7 +285,7 @@ impl UploadBuffer {
     fn is_unlikely(&self, want: &Want) -> bool {
         let now = self.now_ms();
         let uploads = |writer| self.uploaders.get(writer).is_some_and(|at| now < *at + UPLOADER_MS);
-        let missing = |it: &&Reference| self.buffer.crc((it.writer, it.sequence)).is_none();
+        let missing = |it: &&Reference| !self.buffer.holds((it.writer, it.sequence));
         want.log_len() <= FETCHED_AT_ONCE
             && want.references.iter().filter(missing).any(|it| !uploads(&it.writer))
     }
@@ -300,64 +311,39 @@ impl UploadBuffer {
         }
     }
 
-    /// Passes a wanted batch on, if all its payloads are here; they are not needed here then. The first `found` of them were seen
-    /// before; else says how many there are now.
-    fn deliver(&mut self, want: Want, mut found: usize) -> Option<(Want, usize)> {
+    /// Passes a wanted batch on, if all its payloads are here; they are not needed here then. Else it waits on: its first `found`
+    /// were seen before.
+    fn deliver(&mut self, want: Want, found: usize) {
         // From where the last look ended: uploads come one by one, and a batch has thousands.
-        while let Some(it) = want.references.get(found) {
-            let key = (it.writer, it.sequence);
-            if self.buffer.crc(key) != Some(it.payload_crc) {
-                self.wanted_by.insert(key, want.log_id);
-                return Some((want, found));
-            }
-            found += 1;
-        }
-        let keys = want.references.iter().map(|it| (it.writer, it.sequence));
-        let held = keys.clone().zip(&want.references).map(|(key, it)| {
-            // Other bytes than the leader's are none: they are fetched (S31).
-            self.buffer
-                .get(key)
-                .filter(|(_, crc)| *crc == it.payload_crc)
-                .map(|(payload, _)| payload)
-                .ok_or(key)
-        });
-        match held.collect::<Result<Vec<Bytes>, _>>() {
-            Ok(payloads) => {
-                let mut run = None;
-                for key in keys {
-                    self.buffer.remove(key);
-                    // Nearly always many of one writer, one behind the other.
-                    run = match run {
-                        Some((writer, last)) if writer == key.0 => Some((writer, key.1.max(last))),
-                        ended => {
-                            self.note_delivered(ended);
-                            Some(key)
-                        }
-                    };
-                }
-                self.note_delivered(run);
-                if self.delivered.len() > WRITERS_MAX {
-                    self.delivered.clear();
-                }
-                if let Some(consensus) = self.consensus.get() {
-                    // A consensus that is down wants them again when it is up.
-                    let _ = consensus.tell(Payloads { want, payloads });
-                }
-                None
-            }
-            Err(missing) => {
+        let mut found = found + self.buffer.held_of(want.references.get(found..).unwrap_or_default());
+        if found == want.references.len() {
+            match self.buffer.take(&want.references) {
+                Ok(payloads) => return self.hand_over(want, payloads),
                 // It made room for another meanwhile.
-                self.wanted_by.insert(missing, want.log_id);
-                let found = keys.clone().position(|key| key == missing).unwrap_or(0);
-                Some((want, found))
+                Err(held) => found = held,
             }
         }
+        // Other bytes than the leader's are none: they are fetched (S31).
+        if let Some(missing) = want.references.get(found) {
+            self.wanted_by.insert((missing.writer, missing.sequence), want.log_id);
+        }
+        self.wanted.insert(want.log_id, (want, found));
     }
 
-    fn note_delivered(&mut self, last: Option<(WriterId, Sequence)>) {
-        if let Some((writer, sequence)) = last {
-            let last = self.delivered.entry(writer).or_insert(sequence);
-            *last = sequence.max(*last);
+    fn hand_over(&mut self, want: Want, payloads: Vec<Bytes>) {
+        // Nearly always many of one writer, one behind the other.
+        for run in want.references.chunk_by(|one, next| one.writer == next.writer) {
+            if let Some(last) = run.iter().map(|it| it.sequence).max() {
+                let delivered = self.delivered.entry(run[0].writer).or_insert(last);
+                *delivered = last.max(*delivered);
+            }
+        }
+        if self.delivered.len() > WRITERS_MAX {
+            self.delivered.clear();
+        }
+        if let Some(consensus) = self.consensus.get() {
+            // A consensus that is down wants them again when it is up.
+            let _ = consensus.tell(Payloads { want, payloads });
         }
     }
 
@@ -426,28 +412,9 @@ impl Handler<Uploads> for UploadBuffer {
     fn handle(&mut self, Uploads { client, uploads }: Uploads, _ctx: &mut Self::Context) {
         let now = self.now_ms();
         let mut answers = Vec::with_capacity(uploads.len());
-        let mut noted = None;
         for (ticket, upload) in uploads {
-            let key = (upload.writer, upload.sequence);
-            if noted != Some(key.0) {
-                noted = Some(key.0);
-                self.uploaders.insert(key.0, now);
-            }
-            if self.delivered.get(&key.0).is_some_and(|last| *last >= key.1) {
-                answers.push((ticket, Answer::Uploaded));
-                continue;
-            }
-            let answer = match self.hold(client, upload) {
-                Ok(()) => Answer::Uploaded,
-                Err(refusal) => Answer::Refused(refusal),
-            };
-            answers.push((ticket, answer));
-            if let Some((want, found)) =
-                self.wanted_by.remove(&key).and_then(|log_id| self.wanted.remove(&log_id))
-                && let Some((want, found)) = self.deliver(want, found)
-            {
-                self.wanted.insert(want.log_id, (want, found));
-            }
+            self.uploaders.insert(upload.writer, now);
+            answers.push((ticket, self.hold(client, upload, now)));
         }
         answer_all(answers);
         self.show_bytes();
@@ -465,11 +432,10 @@ impl Handler<Wanted> for UploadBuffer {
         }
         let mut unlikely = Vec::new();
         for want in wants {
-            if let Some((want, found)) = self.deliver(want, 0) {
-                if self.is_unlikely(&want) {
-                    unlikely.push(want.clone());
-                }
-                self.wanted.insert(want.log_id, (want, found));
+            let log_id = want.log_id;
+            self.deliver(want, 0);
+            if let Some((want, _)) = self.wanted.get(&log_id).filter(|(want, _)| self.is_unlikely(want)) {
+                unlikely.push(want.clone());
             }
         }
         if !unlikely.is_empty()

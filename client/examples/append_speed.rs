@@ -95,8 +95,8 @@ fn serve(
                     ResponseBody::Appended(Appended { offset, end, term: Term::new(1) })
                 }
                 RequestBody::Hello { .. } => ResponseBody::Welcome(Box::new(welcome(node, members))),
-                RequestBody::Upload(_) => {
-                    uploads.fetch_add(1, Ordering::Relaxed);
+                RequestBody::Upload(upload) => {
+                    uploads.fetch_add(upload.parts.len() as u64, Ordering::Relaxed);
                     ResponseBody::Uploaded
                 }
                 _ => ResponseBody::End { start: Offset::ZERO, end },

@@ -72,8 +72,8 @@ async fn payloads_go_to_every_node_at_once_and_once() {
     for node in &cluster.nodes[1..] {
         for (upload, entry) in node.uploads().iter().zip(cluster.log.data()) {
             assert_eq!((upload.writer, upload.sequence), (entry.writer, entry.sequence));
-            assert_eq!(upload.crc, Some(loglog_proto::crc32c(&entry.payload)));
-            assert_eq!(upload.payload, entry.payload);
+            assert_eq!(upload.parts, [loglog_proto::request::Part::of(&entry.payload)]);
+            assert_eq!(upload.payloads, entry.payload);
         }
     }
 }
@@ -179,7 +179,7 @@ async fn a_follower_that_comes_back_gets_uploads_again() {
         cluster.nodes[2].uploads().pop().unwrap()
     });
     append.unwrap();
-    assert_eq!(uploaded.payload, "back");
+    assert_eq!(uploaded.payloads, "back");
 }
 
 #[tokio::test]

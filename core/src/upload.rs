@@ -1,21 +1,34 @@
 //! Upload buffer: payloads that wait for their place in the log.
 //!
 //! Owns:   the bytes, bounded in all and for each client; they expire (S33).
-//! Keeps:  `bytes() <= bytes_max`; one client holds at most `client_bytes_max`.
+//! Keeps:  `bytes() <= bytes_max`; one client holds at most `client_bytes_max`. What came in one upload stays together, is paid for
+//!         until the last of it is let go of, and overlaps no other.
 //! Never:  blocks a batch that the log needs: uploads are hints.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Range;
 
 use bytes::Bytes;
 use foldhash::quality::RandomState;
 use loglog_proto::error::{Code, Refusal};
-use loglog_proto::{Sequence, WriterId};
+use loglog_proto::request::Upload;
+use loglog_proto::{Sequence, WriterId, crc32c};
 
-/// What a held payload costs beyond its bytes.
-const OVERHEAD: usize = 128;
+use crate::append::check_crc;
+use crate::batch::Reference;
+
+/// What a held upload costs beyond its bytes, and each payload in it.
+const OVERHEAD: usize = 256;
+const PART_OVERHEAD: usize = 16;
+
+/// An upload below this is copied, lest a few bytes keep a whole receive buffer alive.
+const COPY_BELOW: usize = 64 << 10;
 
 /// Which client a payload came from.
 pub type ClientId = u64;
+
+/// Who appends a payload, and under which number.
+type Key = (WriterId, Sequence);
 
 /// Bounds of the buffer.
 #[derive(Clone, Copy, Debug)]
@@ -32,26 +45,89 @@ pub struct UploadLimits {
 #[derive(Debug)]
 pub struct UploadBuffer {
     limits: UploadLimits,
-    held: HashMap<(WriterId, Sequence), Held, RandomState>,
+    /// By their first payload.
+    held: BTreeMap<Key, Held>,
     /// Oldest first; may name what is gone or was uploaded again since (its `arrival` then differs).
-    order: VecDeque<((WriterId, Sequence), u64)>,
-    /// Those that an append has named, oldest first: kept for its repeats as long as nobody needs the room.
-    used: VecDeque<((WriterId, Sequence), u64)>,
+    order: VecDeque<(Key, u64)>,
+    /// Those all of which appends have named, oldest first: kept for their repeats as long as nobody needs the room.
+    used: VecDeque<(Key, u64)>,
     clients: HashMap<ClientId, usize, RandomState>,
     bytes: usize,
+    payloads: usize,
     arrivals: u64,
     /// When expired ones were looked for.
     expired_ms: u64,
 }
 
+/// What came in one upload.
 #[derive(Debug)]
 struct Held {
-    payload: Bytes,
-    payload_crc: u32,
+    parts: Vec<HeldPart>,
+    payloads: Bytes,
     client: ClientId,
     at_ms: u64,
     arrival: u64,
-    is_used: bool,
+    /// Payloads not let go of.
+    left: usize,
+    /// Those of them that no append has named: while there are any, all of it counts as its client's.
+    unnamed: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct HeldPart {
+    /// Where its payload ends.
+    end: u32,
+    crc: u32,
+    state: PartState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum PartState {
+    Unnamed,
+    Named,
+    Gone,
+}
+
+impl Held {
+    fn cost(&self) -> usize {
+        cost(self.parts.len(), self.payloads.len())
+    }
+
+    fn is_used(&self) -> bool {
+        self.unnamed == 0
+    }
+
+    /// The part at `at`, if it is still held.
+    fn part(&self, at: usize) -> Option<&HeldPart> {
+        self.parts.get(at).filter(|part| part.state != PartState::Gone)
+    }
+
+    fn payload(&self, at: usize) -> Bytes {
+        let begin = at.checked_sub(1).map_or(0, |before| self.parts[before].end);
+        self.payloads.slice(begin as usize..self.parts[at].end as usize)
+    }
+
+    /// Changes the state of the part at `at`, if it is still held. True if that was the last that no append had named.
+    fn set(&mut self, at: usize, state: PartState) -> bool {
+        let Some(part) = self.parts.get_mut(at).filter(|part| part.state != PartState::Gone) else {
+            return false;
+        };
+        let was_unnamed = part.state == PartState::Unnamed;
+        part.state = state;
+        self.left -= usize::from(state == PartState::Gone);
+        self.unnamed -= usize::from(was_unnamed);
+        was_unnamed && self.unnamed == 0
+    }
+}
+
+fn cost(parts: usize, payload_bytes: usize) -> usize {
+    payload_bytes + parts * PART_OVERHEAD + OVERHEAD
+}
+
+/// Which payload of an upload whose first is `first` has this key; it may have fewer.
+fn place((writer, first): Key, key: Key) -> Option<usize> {
+    let at = key.1.get().checked_sub(first.get()).filter(|_| writer == key.0)?;
+    usize::try_from(at).ok()
 }
 
 impl UploadBuffer {
@@ -60,40 +136,37 @@ impl UploadBuffer {
     pub fn new(limits: UploadLimits) -> Self {
         Self {
             limits,
-            held: HashMap::default(),
+            held: BTreeMap::new(),
             order: VecDeque::new(),
             used: VecDeque::new(),
             clients: HashMap::default(),
             bytes: 0,
+            payloads: 0,
             arrivals: 0,
             expired_ms: 0,
         }
     }
 
-    /// Holds a payload until it is taken or expires. The same upload again replaces the first.
+    /// Holds payloads until they are taken or expire. Takes the place of earlier uploads that it shares a sequence with, of all that
+    /// came in them.
     ///
     /// # Errors
-    /// [`Code::Busy`] if it finds no room: nothing is held, nothing else was dropped.
-    pub fn upload(
-        &mut self,
-        client: ClientId,
-        key: (WriterId, Sequence),
-        payload: Bytes,
-        payload_crc: u32,
-        now_ms: u64,
-    ) -> Result<(), Refusal> {
+    /// [`Code::Busy`] if it finds no room, [`Code::Damaged`] if a payload does not match its CRC: nothing is held, nothing else was
+    /// dropped. [`Code::BadRequest`] for what [`check`](loglog_proto::request::RequestBody::check) does not let pass.
+    pub fn upload(&mut self, client: ClientId, upload: Upload, now_ms: u64) -> Result<(), Refusal> {
         if now_ms != self.expired_ms {
             self.expire(now_ms);
         }
-        let cost = payload.len() + OVERHEAD;
-        // The same upload again takes the place of the first, but only if it finds room.
-        let (freed, freed_of_client) = match self.held.get(&key) {
-            Some(held) => {
-                let freed = held.payload.len() + OVERHEAD;
-                (freed, if held.client == client && !held.is_used { freed } else { 0 })
-            }
-            None => (0, 0),
-        };
+        let parts = checked(&upload)?;
+        let Upload { writer, sequence, payloads, .. } = upload;
+        let (key, last) = ((writer, sequence), sequence.get() + parts.len() as u64 - 1);
+        let cost = cost(parts.len(), payloads.len());
+        let replaced: Vec<Key> = self.overlapping(key, last).collect();
+        let (mut freed, mut freed_of_client) = (0, 0);
+        for held in replaced.iter().filter_map(|key| self.held.get(key)) {
+            freed += held.cost();
+            freed_of_client += if held.client == client && !held.is_used() { held.cost() } else { 0 };
+        }
         let of_client = self.clients.get(&client).copied().unwrap_or(0) - freed_of_client;
         if of_client + cost > self.limits.client_bytes_max {
             return Err(Refusal::new(
@@ -107,8 +180,8 @@ impl UploadBuffer {
         while self.bytes - freed + cost > self.limits.bytes_max
             && let Some((used, arrival)) = self.used.pop_front()
         {
-            if used != key && self.held.get(&used).is_some_and(|held| held.arrival == arrival) {
-                self.remove(used);
+            if !replaced.contains(&used) && self.held.get(&used).is_some_and(|held| held.arrival == arrival) {
+                self.drop_upload(used);
             }
         }
         if self.bytes - freed + cost > self.limits.bytes_max {
@@ -120,51 +193,144 @@ impl UploadBuffer {
                 ),
             ));
         }
-        if freed > 0 {
-            self.remove(key);
-        }
+        replaced.into_iter().for_each(|key| self.drop_upload(key));
         self.compact();
         self.bytes += cost;
+        self.payloads += parts.len();
         *self.clients.entry(client).or_default() += cost;
         self.arrivals += 1;
         self.order.push_back((key, self.arrivals));
-        self.held.insert(
-            key,
-            Held { payload, payload_crc, client, at_ms: now_ms, arrival: self.arrivals, is_used: false },
-        );
+        let payloads = match payloads.len() {
+            0..COPY_BELOW => Bytes::copy_from_slice(&payloads),
+            _ => payloads,
+        };
+        let (left, unnamed) = (parts.len(), parts.len());
+        let held = Held { parts, payloads, client, at_ms: now_ms, arrival: self.arrivals, left, unnamed };
+        self.held.insert(key, held);
         Ok(())
+    }
+
+    /// Uploads that hold a sequence of `key` to `last`, or held one.
+    fn overlapping(&self, key: Key, last: u64) -> impl Iterator<Item = Key> {
+        let before = self.held.range(..key).next_back();
+        let before = before
+            .filter(|(first, held)| place(**first, key).is_some_and(|at| at < held.parts.len()))
+            .map(|(first, _)| *first);
+        let within = self.held.range(key..=(key.0, Sequence::new(last))).map(|(first, _)| *first);
+        before.into_iter().chain(within)
+    }
+
+    /// The upload that may hold `key`, and as which part.
+    fn find(&self, key: Key) -> Option<(&Held, usize)> {
+        let (first, held) = self.held.range(..=key).next_back()?;
+        let at = place(*first, key)?;
+        held.part(at).map(|_| (held, at))
     }
 
     /// The payload uploaded under `key` and its CRC-32C. It stays until it expires, so that an append that is sent again finds it.
     #[must_use]
-    pub fn get(&self, key: (WriterId, Sequence)) -> Option<(Bytes, u32)> {
-        self.held.get(&key).map(|held| (held.payload.clone(), held.payload_crc))
+    pub fn get(&self, key: Key) -> Option<(Bytes, u32)> {
+        self.find(key).map(|(held, at)| (held.payload(at), held.parts[at].crc))
     }
 
-    /// The CRC-32C of the payload uploaded under `key`.
+    /// Whether a payload is held under `key`.
     #[must_use]
-    pub fn crc(&self, key: (WriterId, Sequence)) -> Option<u32> {
-        self.held.get(&key).map(|held| held.payload_crc)
+    pub fn holds(&self, key: Key) -> bool {
+        self.find(key).is_some()
+    }
+
+    /// How many of `references` in a row, from the first on, are held as they name them.
+    #[must_use]
+    pub fn held_of(&self, references: &[Reference]) -> usize {
+        let mut held = 0;
+        while let Some((_, ats)) = self.run(&references[held..]) {
+            held += ats.len();
+        }
+        held
+    }
+
+    /// Lets go of the payloads of `references`, which are not needed here any more, and returns them.
+    ///
+    /// # Errors
+    /// How many in a row there are, if not all of them: nothing is let go of.
+    pub fn take(&mut self, references: &[Reference]) -> Result<Vec<Bytes>, usize> {
+        let (mut payloads, mut runs) = (Vec::with_capacity(references.len()), Vec::new());
+        while let Some((first, ats)) = self.run(&references[payloads.len()..]) {
+            if let Some(held) = self.held.get(&first) {
+                payloads.extend(ats.clone().map(|at| held.payload(at)));
+            }
+            runs.push((first, ats));
+        }
+        if payloads.len() < references.len() {
+            return Err(payloads.len());
+        }
+        runs.into_iter().for_each(|(first, ats)| self.set(first, ats, PartState::Gone));
+        Ok(payloads)
+    }
+
+    /// The upload that holds the first of `references`, and as which parts it holds them, as far as they follow each other in it.
+    fn run(&self, references: &[Reference]) -> Option<(Key, Range<usize>)> {
+        let key = |reference: &Reference| (reference.writer, reference.sequence);
+        let front = key(references.first()?);
+        let (first, held) = self.held.range(..=front).next_back()?;
+        let begin = place(*first, front)?;
+        let ats = (begin..).zip(references);
+        let ats = ats.take_while(|(at, it)| {
+            place(*first, key(it)) == Some(*at)
+                && held.part(*at).is_some_and(|part| part.crc == it.payload_crc)
+        });
+        let count = ats.count();
+        (count > 0).then_some((*first, begin..begin + count))
     }
 
     /// Lets go of `key`: its entry is durable here.
-    pub fn remove(&mut self, key: (WriterId, Sequence)) {
-        if let Some(held) = self.held.remove(&key) {
-            let cost = held.payload.len() + OVERHEAD;
-            self.bytes -= cost;
-            if !held.is_used {
-                self.release_share(held.client, cost);
-            }
+    pub fn remove(&mut self, key: Key) {
+        self.change(key, PartState::Gone);
+    }
+
+    /// An append has named `key`. An upload all of which was named no longer counts as its client's, and yields to others that need the
+    /// room.
+    pub fn mark_used(&mut self, key: Key) {
+        self.change(key, PartState::Named);
+    }
+
+    fn change(&mut self, key: Key, state: PartState) {
+        let Some((first, _)) = self.held.range(..=key).next_back() else { return };
+        let first = *first;
+        if let Some(at) = place(first, key) {
+            self.set(first, at..at + 1, state);
         }
     }
 
-    /// An append has named `key`: it no longer counts as its client's, and yields to others that need the room.
-    pub fn mark_used(&mut self, key: (WriterId, Sequence)) {
-        if let Some(held) = self.held.get_mut(&key).filter(|held| !held.is_used) {
-            held.is_used = true;
-            let (client, cost, arrival) = (held.client, held.payload.len() + OVERHEAD, held.arrival);
-            self.used.push_back((key, arrival));
+    fn set(&mut self, first: Key, ats: Range<usize>, state: PartState) {
+        let Some(held) = self.held.get_mut(&first) else { return };
+        let before = held.left;
+        let mut is_used = false;
+        for at in ats {
+            is_used |= held.set(at, state);
+        }
+        let (client, cost, left, arrival) = (held.client, held.cost(), held.left, held.arrival);
+        self.payloads -= before - left;
+        if is_used {
             self.release_share(client, cost);
+            if left > 0 {
+                self.used.push_back((first, arrival));
+            }
+        }
+        if left == 0 {
+            self.held.remove(&first);
+            self.bytes -= cost;
+        }
+    }
+
+    /// Lets go of all that came in one upload.
+    fn drop_upload(&mut self, first: Key) {
+        if let Some(held) = self.held.remove(&first) {
+            self.bytes -= held.cost();
+            self.payloads -= held.left;
+            if !held.is_used() {
+                self.release_share(held.client, held.cost());
+            }
         }
     }
 
@@ -186,7 +352,7 @@ impl UploadBuffer {
                     if now_ms.saturating_sub(held.at_ms) < self.limits.expiry_ms {
                         break;
                     }
-                    self.remove(key);
+                    self.drop_upload(key);
                 }
                 _ => {}
             }
@@ -205,8 +371,8 @@ impl UploadBuffer {
 
     /// How many payloads it holds.
     #[must_use]
-    pub fn payloads(&self) -> usize {
-        self.held.len()
+    pub const fn payloads(&self) -> usize {
+        self.payloads
     }
 
     /// Bytes that it may hold.
@@ -222,16 +388,48 @@ impl UploadBuffer {
     }
 }
 
+/// The parts of an upload, if its payloads match them.
+fn checked(upload: &Upload) -> Result<Vec<HeldPart>, Refusal> {
+    let bad = || Refusal::new(Code::BadRequest, loglog_proto::request::BadRequest::Parts.to_string());
+    upload.last().ok_or_else(bad)?;
+    let (mut parts, mut end) = (Vec::with_capacity(upload.parts.len()), 0_u32);
+    for part in &upload.parts {
+        let begin = end as usize;
+        end = end.checked_add(part.length).ok_or_else(bad)?;
+        let payload = upload.payloads.get(begin..end as usize).ok_or_else(bad)?;
+        check_crc(Some(part.crc), crc32c(payload))?;
+        parts.push(HeldPart { end, crc: part.crc, state: PartState::Unnamed });
+    }
+    Ok(parts)
+}
+
 #[cfg(test)]
 mod tests {
+    use loglog_proto::request::Part;
+
     use super::*;
 
-    fn key(sequence: u64) -> (WriterId, Sequence) {
+    fn key(sequence: u64) -> Key {
         (WriterId::new(1), Sequence::new(sequence))
     }
 
     fn buffer() -> UploadBuffer {
         UploadBuffer::new(UploadLimits { bytes_max: 2000, client_bytes_max: 1000, expiry_ms: 100 })
+    }
+
+    /// One upload of payloads of these lengths, all different.
+    fn run(sequence: u64, lengths: &[usize]) -> Upload {
+        let (writer, first) = key(sequence);
+        let fill = |(length, at)| vec![u8::try_from((sequence + at) % 251).unwrap(); length];
+        let payloads: Vec<Vec<u8>> = lengths.iter().copied().zip(0..).map(fill).collect();
+        let parts = payloads.iter().map(|it| Part::of(it)).collect();
+        Upload { writer, sequence: first, parts, payloads: payloads.concat().into() }
+    }
+
+    fn reference(sequence: u64, length: usize) -> Reference {
+        let part = run(sequence, &[length]).parts[0];
+        let (writer, sequence) = key(sequence);
+        Reference { writer, sequence, payload_len: part.length, payload_crc: part.crc }
     }
 
     fn put(
@@ -241,20 +439,17 @@ mod tests {
         length: usize,
         now: u64,
     ) -> Option<Code> {
-        buffer
-            .upload(client, key(sequence), Bytes::from(vec![0; length]), 0, now)
-            .err()
-            .map(|refusal| refusal.code)
+        buffer.upload(client, run(sequence, &[length]), now).err().map(|refusal| refusal.code)
     }
 
     #[test]
     fn s33_one_client_cannot_fill_the_buffer_for_others() {
         let mut buffer = buffer();
-        assert_eq!(put(&mut buffer, 1, 1, 800, 0), None);
-        assert_eq!(put(&mut buffer, 1, 2, 800, 0), Some(Code::Busy));
-        assert_eq!(put(&mut buffer, 2, 3, 800, 0), None);
-        assert_eq!(put(&mut buffer, 3, 4, 800, 0), Some(Code::Busy));
-        assert!(buffer.get(key(1)).is_some());
+        assert_eq!(put(&mut buffer, 1, 1, 700, 0), None);
+        assert_eq!(put(&mut buffer, 1, 2, 700, 0), Some(Code::Busy));
+        assert_eq!(put(&mut buffer, 2, 3, 700, 0), None);
+        assert_eq!(put(&mut buffer, 3, 4, 700, 0), Some(Code::Busy));
+        assert!(buffer.holds(key(1)));
     }
 
     #[test]
@@ -274,12 +469,12 @@ mod tests {
         let mut buffer = buffer();
         for sequence in 1..=10 {
             assert_eq!(
-                put(&mut buffer, 1, sequence, 800, 0),
+                put(&mut buffer, 1, sequence, 700, 0),
                 None,
                 "upload and append, one at a time, for ever"
             );
             buffer.mark_used(key(sequence));
-            assert!(buffer.get(key(sequence)).is_some(), "an append sent again finds it");
+            assert!(buffer.holds(key(sequence)), "an append sent again finds it");
         }
         assert!(buffer.bytes() <= 2000);
         assert!(buffer.clients.is_empty());
@@ -288,23 +483,101 @@ mod tests {
     #[test]
     fn s33_uploads_expire() {
         let mut buffer = buffer();
-        assert_eq!(put(&mut buffer, 1, 1, 800, 0), None);
-        assert_eq!(put(&mut buffer, 1, 2, 800, 100), None);
-        assert!(buffer.get(key(1)).is_none());
+        assert_eq!(put(&mut buffer, 1, 1, 700, 0), None);
+        assert_eq!(put(&mut buffer, 1, 2, 700, 100), None);
+        assert!(!buffer.holds(key(1)));
         buffer.expire(200);
-        assert_eq!(buffer.bytes(), 0);
+        assert_eq!((buffer.bytes(), buffer.payloads()), (0, 0));
     }
 
     #[test]
     fn an_upload_again_replaces_the_first_and_its_time() {
         let mut buffer = buffer();
         for now in [0, 60] {
-            assert_eq!(put(&mut buffer, 1, 1, 800, now), None);
+            assert_eq!(put(&mut buffer, 1, 1, 700, now), None);
         }
         buffer.expire(110);
-        assert!(buffer.get(key(1)).is_some());
+        assert!(buffer.holds(key(1)));
         buffer.remove(key(1));
         assert_eq!(buffer.bytes(), 0);
         assert!(buffer.clients.is_empty());
+    }
+
+    #[test]
+    fn payloads_of_one_upload_are_found_and_taken_one_by_one() {
+        let mut buffer = buffer();
+        buffer.upload(1, run(5, &[10, 0, 20]), 0).unwrap();
+        assert!(
+            !buffer.holds(key(4))
+                && !buffer.holds(key(8))
+                && !buffer.holds((WriterId::new(2), Sequence::new(6)))
+        );
+        assert_eq!(buffer.get(key(7)).unwrap().0, vec![7; 20]);
+        let wanted = [reference(5, 10), reference(6, 0), reference(7, 20), reference(8, 5)];
+        assert_eq!((buffer.held_of(&wanted), buffer.held_of(&wanted[3..])), (3, 0));
+        assert_eq!(buffer.take(&wanted).unwrap_err(), 3);
+        let other = Reference { payload_crc: 7, ..wanted[1] };
+        assert_eq!(
+            buffer.take(&[wanted[0], other]).unwrap_err(),
+            1,
+            "other bytes than the leader's are none (S31)"
+        );
+        assert_eq!(buffer.take(&wanted[1..3]).unwrap(), [Bytes::new(), vec![7; 20].into()]);
+        assert!(buffer.holds(key(5)) && !buffer.holds(key(6)) && buffer.payloads() == 1);
+        assert!(buffer.bytes() > 256, "paid for until the last of it has gone");
+        buffer.upload(2, run(8, &[5]), 0).unwrap();
+        assert_eq!(buffer.take(&[wanted[3], wanted[0]]).unwrap(), [vec![8; 5], vec![5; 10]]);
+        assert_eq!((buffer.bytes(), buffer.payloads(), buffer.clients.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn an_upload_replaces_those_that_it_overlaps() {
+        let mut buffer = buffer();
+        buffer.upload(1, run(1, &[1, 2]), 0).unwrap();
+        buffer.upload(1, run(3, &[3]), 0).unwrap();
+        buffer.upload(1, run(4, &[4, 5]), 0).unwrap();
+        buffer.upload(2, run(2, &[2, 3]), 0).unwrap();
+        let held: Vec<u64> = (0..9).filter(|sequence| buffer.holds(key(*sequence))).collect();
+        assert_eq!((held, buffer.payloads(), buffer.held.len()), (vec![2, 3, 4, 5], 4, 2));
+        assert_eq!(buffer.bytes(), cost(2, 5) + cost(2, 9));
+    }
+
+    #[test]
+    fn an_upload_counts_as_its_clients_until_all_of_it_is_named_or_gone() {
+        let mut buffer = buffer();
+        buffer.upload(1, run(1, &[1, 2, 3]), 0).unwrap();
+        buffer.mark_used(key(2));
+        buffer.mark_used(key(2));
+        buffer.remove(key(1));
+        assert_eq!(buffer.clients.get(&1), Some(&cost(3, 6)));
+        buffer.mark_used(key(3));
+        assert!(buffer.clients.is_empty() && buffer.used.len() == 1 && buffer.payloads() == 2);
+        buffer.remove(key(3));
+        buffer.remove(key(2));
+        buffer.remove(key(2));
+        assert_eq!((buffer.bytes(), buffer.payloads()), (0, 0));
+    }
+
+    #[test]
+    fn what_does_not_match_its_crc_or_its_parts_is_refused_whole() {
+        let mut buffer = buffer();
+        let good = run(1, &[4, 4]);
+        let mut damaged = good.clone();
+        damaged.parts[1].crc ^= 1;
+        let mut longer = good.clone();
+        longer.parts[1].length = u32::MAX;
+        let mut none = good.clone();
+        none.parts.clear();
+        let late = Upload { sequence: Sequence::new(u64::MAX), ..good.clone() };
+        for (wrong, code) in [
+            (damaged, Code::Damaged),
+            (longer, Code::BadRequest),
+            (none, Code::BadRequest),
+            (late, Code::BadRequest),
+        ] {
+            assert_eq!(buffer.upload(1, wrong, 0).unwrap_err().code, code);
+        }
+        assert_eq!((buffer.bytes(), buffer.payloads()), (0, 0));
+        buffer.upload(1, good, 0).unwrap();
     }
 }

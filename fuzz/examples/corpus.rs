@@ -76,8 +76,7 @@ fn requests() {
         ..append.clone()
     };
     let new = NewMember { node: node(4), peer: Some("h:2".into()), client: None };
-    let upload =
-        Upload { writer: WriterId::new(7), sequence: Sequence::new(1), crc: None, payload: b"hi"[..].into() };
+    let upload = Upload::one(WriterId::new(7), Sequence::new(1), b"hi"[..].into());
     let read = Read { offset: Offset::new(64), limit: 65536, wait_ms: 1000, min_end: Some(Offset::new(9)) };
     let manage = |what| RequestBody::Manage(Box::new(Manage { what, dry_run: true }));
     let bodies = [

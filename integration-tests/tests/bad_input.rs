@@ -130,14 +130,15 @@ fn s31_a_damaged_payload_is_not_written() {
     let damaged = Append { crc: Some(1), ..append(1, "payload") };
     assert_eq!(client.refused(RequestBody::Append(damaged.clone())), Code::Damaged);
     let upload = |crc| {
-        let payload = Bytes::from_static(b"payload");
-        RequestBody::Upload(Upload { writer: WriterId::new(7), sequence: Sequence::new(1), crc, payload })
+        let mut upload = Upload::one(WriterId::new(7), Sequence::new(1), Bytes::from_static(b"payload"));
+        upload.parts[0].crc = crc;
+        RequestBody::Upload(upload)
     };
-    assert_eq!(client.refused(upload(Some(2))), Code::Damaged);
-    let crc = Some(loglog_proto::crc32c(b"payload"));
+    assert_eq!(client.refused(upload(2)), Code::Damaged);
+    let crc = loglog_proto::crc32c(b"payload");
     assert_eq!(client.ask(upload(crc)), ResponseBody::Uploaded);
     // The append's own copy is damaged, the uploaded one is whole.
-    let whole = Append { crc, ..append(1, "damaged") };
+    let whole = Append { crc: Some(crc), ..append(1, "damaged") };
     let at = appended(&mut client, whole).offset.get();
     let ResponseBody::Data(data) = client.ask(read(at + 24, 7)) else { panic!() };
     assert_eq!(&data.bytes[..], b"payload");

@@ -38,7 +38,7 @@ fn read(offset: Offset, limit: u64, wait_ms: u64) -> RequestBody {
 
 fn upload(writer: u64, sequence: u64, payload: Bytes) -> RequestBody {
     let (writer, sequence) = (WriterId::new(writer), Sequence::new(sequence));
-    RequestBody::Upload(Upload { writer, sequence, crc: None, payload })
+    RequestBody::Upload(Upload::one(writer, sequence, payload))
 }
 
 fn status(client: &mut RawClient) -> Status {

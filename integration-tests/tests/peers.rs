@@ -23,8 +23,7 @@ fn start() -> Cluster {
 }
 
 fn upload(client: &mut RawClient, writer: u64, sequence: Sequence, payload: Bytes) {
-    let crc = Some(loglog_proto::crc32c(&payload));
-    let upload = Upload { writer: WriterId::new(writer), sequence, crc, payload };
+    let upload = Upload::one(WriterId::new(writer), sequence, payload);
     let answer = client.ask(RequestBody::Upload(upload));
     assert!(matches!(answer, ResponseBody::Uploaded), "{answer:?}");
 }

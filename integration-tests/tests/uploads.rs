@@ -29,8 +29,7 @@ fn connect(cluster: &Cluster) -> BTreeMap<u32, RawClient> {
 
 /// Uploads `payload` to one node, which must take it.
 fn upload(client: &mut RawClient, writer: u64, sequence: Sequence, payload: Bytes) {
-    let crc = Some(loglog_proto::crc32c(&payload));
-    let upload = Upload { writer: WriterId::new(writer), sequence, crc, payload };
+    let upload = Upload::one(WriterId::new(writer), sequence, payload);
     match client.ask(RequestBody::Upload(upload)) {
         ResponseBody::Uploaded => {}
         other => panic!("not uploaded: {other:?}"),
@@ -124,9 +123,8 @@ fn s31_wrong_bytes_at_any_of_the_nodes_never_reach_the_log() {
     let mut nodes = connect(&cluster);
     // A client whose bytes do not match the CRC it names is told so, wherever it uploads them.
     for id in &all {
-        let bytes = Bytes::from_static(b"bytes");
-        let crc = Some(loglog_proto::crc32c(&bytes) ^ 1);
-        let damaged = Upload { writer: WriterId::new(9), sequence: Sequence::new(1), crc, payload: bytes };
+        let mut damaged = Upload::one(WriterId::new(9), Sequence::new(1), Bytes::from_static(b"bytes"));
+        damaged.parts[0].crc ^= 1;
         assert_eq!(nodes.get_mut(id).unwrap().refused(RequestBody::Upload(damaged)), Code::Damaged);
     }
     let mut appenders = Vec::new();

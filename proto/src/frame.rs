@@ -127,7 +127,12 @@ impl<'a> Writer<'a> {
 
     pub(crate) fn payload(&mut self, payload: &[u8]) {
         self.payload_head(payload.len());
-        self.out.extend_from_slice(payload);
+        self.raw(payload);
+    }
+
+    /// Bytes of a `bin` whose header was written.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
     }
 
     pub(crate) fn finish(self) {
@@ -259,14 +264,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(crate) fn payload(&mut self, name: &str) -> Result<Bytes, FrameError> {
-        let frame = self.frame;
+    pub(crate) fn bin(&mut self, name: &str) -> Result<&'a [u8], FrameError> {
         self.field(name, "binary", |rest| {
             let length = rmp::decode::read_bin_len(rest).map_err(drop)? as usize;
-            let (payload, behind) = rest.split_at_checked(length).ok_or(())?;
+            let (bytes, behind) = rest.split_at_checked(length).ok_or(())?;
             *rest = behind;
-            Ok::<_, ()>(frame.slice_ref(payload))
+            Ok::<_, ()>(bytes)
         })
+    }
+
+    pub(crate) fn payload(&mut self, name: &str) -> Result<Bytes, FrameError> {
+        let frame = self.frame;
+        self.bin(name).map(|payload| frame.slice_ref(payload))
     }
 
     pub(crate) fn optional_payload(&mut self, name: &str) -> Result<Option<Bytes>, FrameError> {

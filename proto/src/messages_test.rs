@@ -10,7 +10,7 @@ use crate::ids::{ClusterId, NodeId, RequestId, Sequence, WriterId};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::manage::{Change, Manage, Managed, MemberStatus, NewMember};
 use crate::position::{Offset, Term};
-use crate::request::{Append, PROTOCOL_VERSION, Read, Request, RequestBody, Upload};
+use crate::request::{Append, PROTOCOL_VERSION, Part, Read, Request, RequestBody, Upload};
 use crate::response::{Appended, Data, MemberAddress, Response, ResponseBody, Status, Welcome, WireLimits};
 
 const ID: RequestId = RequestId::new(9);
@@ -36,18 +36,19 @@ fn requests() -> Vec<(RequestBody, &'static str)> {
     let new = NewMember { node: node(4), peer: Some("h:2".into()), client: Some("h:1".into()) };
     let same_place = NewMember { node: node(4), peer: None, client: None };
     let read = Read { offset: Offset::new(64), limit: 65536, wait_ms: 1000, min_end: None };
-    let upload = Upload {
-        writer: WriterId::new(7),
-        sequence: Sequence::new(1),
-        crc: None,
-        payload: Bytes::from_static(b"hi"),
-    };
+    let one = Upload::one(WriterId::new(7), Sequence::new(1), Bytes::from_static(b"hello"));
+    let parts = vec![one.parts[0], Part::of(b""), Part::of(b"hi")];
+    let three = Upload { parts, payloads: Bytes::from_static(b"hellohi"), ..one.clone() };
     let hello = |cluster| RequestBody::Hello { version: PROTOCOL_VERSION, cluster, credentials: None };
     let uploaded_before = Append { payload: None, crc: None, previous: Some(Sequence::new(0)), ..append() };
     vec![
         (hello(None), "00000006 95 01 09 01 c0 c0"),
         (hello(ClusterId::new(0xab)), "00000007 95 01 09 01 ccab c0"),
-        (RequestBody::Upload(upload), "0000000a 96 02 09 07 01 c0 c402 6869"),
+        (RequestBody::Upload(one), "00000016 96 02 09 07 01 c408 00000005 9a71bb4c c405 68656c6c6f"),
+        (
+            RequestBody::Upload(three),
+            "00000028 96 02 09 07 01 c418 00000005 9a71bb4c 00000000 00000000 00000002 f59dd9c2 c407 68656c6c6f6869",
+        ),
         (RequestBody::Append(append()), "00000016 99 03 09 07 c0 01 cd012c c0 ce9a71bb4c c405 68656c6c6f"),
         (RequestBody::Append(uploaded_before), "0000000c 99 03 09 07 00 01 cd012c c0 c0 c0"),
         (RequestBody::Read(read), "0000000d 96 04 09 40 ce00010000 cd03e8 c0"),
@@ -262,10 +263,14 @@ fn what_is_wrong_is_named() {
         (b"\x93\x06\x09\xc0", Some(9), "0 wanted"),
         (b"\x92\x06\x09\x00", Some(9), "bytes follow"),
         (b"\x95\x01\x09\x01\x00\xc0", Some(9), "cluster id is zero"),
-        (b"\x96\x02\x09\x00\x01\xc0\xc4\x00", Some(9), "writer is zero"),
+        (b"\x96\x02\x09\x00\x01\xc4\x00\xc4\x00", Some(9), "writer is zero"),
+        (b"\x96\x02\x09\x07\x01\xc4\x00\xc4\x00", Some(9), "1 to 4096 parts"),
+        (b"\x96\x02\x09\x07\x01\xc4\x04\0\0\0\0\xc4\x00", Some(9), "1 to 4096 parts"),
+        (b"\x96\x02\x09\x07\x01\xc4\x08\0\0\0\x02\0\0\0\0\xc4\x01a", Some(9), "1 to 4096 parts"),
         (b"\x99\x03\x09\x07\x05\x05\xc0\xc0\xc0\xc0", Some(9), "does not follow"),
-        (b"\x96\x02\x09\x07\x01\xc0\xc4\x7f", Some(9), "payload is not binary"),
-        (b"\x96\x02\x09\x07\x01\xc0\xc6\xff\xff\xff\xff", Some(9), "payload is not binary"),
+        (b"\x96\x02\x09\x07\x01\xc0\xc4\x00", Some(9), "parts is not binary"),
+        (b"\x96\x02\x09\x07\x01\xc4\x00\xc4\x7f", Some(9), "payloads is not binary"),
+        (b"\x96\x02\x09\x07\x01\xc4\x00\xc6\xff\xff\xff\xff", Some(9), "payloads is not binary"),
         (b"\x93\x05\x09\x91\x91\x91", Some(9), "linearizable is not a boolean"),
         (b"\x92\x08\x09", Some(9), "1 wanted"),
         (b"\x93\x08\x09\x80", Some(9), "missing field `what`"),

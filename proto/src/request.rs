@@ -7,9 +7,10 @@
 
 use bytes::{Bytes, BytesMut};
 
+use crate::crc32c;
 use crate::frame::{FrameError, Reader, Writer};
 use crate::ids::{ClusterId, RequestId, Sequence, WriterId};
-use crate::limits::PAYLOAD_BYTES_MAX;
+use crate::limits::{PAYLOAD_BYTES_MAX, WRITER_SEQUENCES_MAX};
 use crate::manage::Manage;
 use crate::position::Offset;
 
@@ -52,7 +53,7 @@ pub enum RequestBody {
         /// Reserved; nil for now.
         credentials: Option<String>,
     },
-    /// Brings a payload to this node; gives it no place.
+    /// Brings payloads to this node; gives them no place.
     Upload(Upload),
     /// Asks for a place in the log.
     Append(Append),
@@ -81,17 +82,26 @@ pub enum RequestBody {
     },
 }
 
-/// A payload ahead of its append.
+/// Payloads ahead of their appends: of one writer, under numbers that follow each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upload {
-    /// Who will append it.
+    /// Who will append them.
     pub writer: WriterId,
-    /// Under which number.
+    /// Under which number the first of them.
     pub sequence: Sequence,
+    /// One for each payload; 1 to [`WRITER_SEQUENCES_MAX`].
+    pub parts: Vec<Part>,
+    /// The bytes, one payload behind the other.
+    pub payloads: Bytes,
+}
+
+/// One payload of an upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its bytes.
+    pub length: u32,
     /// CRC-32C of the payload as the client made it.
-    pub crc: Option<u32>,
-    /// The bytes.
-    pub payload: Bytes,
+    pub crc: u32,
 }
 
 /// A wish for a place in the log.
@@ -141,6 +151,86 @@ pub enum BadRequest {
         /// Its bytes.
         length: usize,
     },
+    /// They do not share out the bytes, there are none or too many of them, or their numbers pass the last there is.
+    #[error(
+        "an upload has 1 to {WRITER_SEQUENCES_MAX} parts, which share out its payloads' bytes, and ends with sequence 2^64 - 1 at the latest"
+    )]
+    Parts,
+}
+
+impl Upload {
+    /// A single payload.
+    ///
+    /// # Panics
+    /// If that has 4 GiB, which none has.
+    #[must_use]
+    pub fn one(writer: WriterId, sequence: Sequence, payload: Bytes) -> Self {
+        Self { writer, sequence, parts: vec![Part::of(&payload)], payloads: payload }
+    }
+
+    /// The number of its last payload; `None` if there is none, or no such number.
+    #[must_use]
+    pub fn last(&self) -> Option<Sequence> {
+        let behind = (self.parts.len() as u64).checked_sub(1)?;
+        self.sequence.get().checked_add(behind).map(Sequence::new)
+    }
+
+    /// Bytes of its longest payload; `None` if it is none that can be.
+    fn longest(&self) -> Option<usize> {
+        let bytes: u64 = self.parts.iter().map(|part| u64::from(part.length)).sum();
+        let is_whole = bytes == self.payloads.len() as u64 && self.parts.len() <= WRITER_SEQUENCES_MAX;
+        self.last().filter(|_| is_whole)?;
+        self.parts.iter().map(|part| part.length as usize).max()
+    }
+
+    /// Appends all of an upload's frame but its payloads, which must follow at once, one behind the other: from where each of them lies.
+    pub fn encode_head(
+        out: &mut BytesMut,
+        id: RequestId,
+        (writer, sequence): (WriterId, Sequence),
+        parts: &[Part],
+        payload_bytes: usize,
+    ) {
+        let mut to = Writer::begin(out, kind::UPLOAD, id, 4);
+        to.uint(writer.get());
+        to.uint(sequence.get());
+        to.payload_head(parts.len() * Part::BYTES);
+        parts.iter().for_each(|part| to.raw(&part.encode()));
+        to.payload_head(payload_bytes);
+        to.finish_with_payload(payload_bytes);
+    }
+}
+
+impl Part {
+    /// Bytes of it on the wire.
+    const BYTES: usize = 8;
+
+    /// That of a payload.
+    ///
+    /// # Panics
+    /// If that has 4 GiB, which none has.
+    #[must_use]
+    pub fn of(payload: &[u8]) -> Self {
+        Self::summed(payload, crc32c(payload))
+    }
+
+    /// That of a payload whose CRC-32C is `crc`.
+    ///
+    /// # Panics
+    /// If it has 4 GiB, which none has.
+    #[must_use]
+    pub fn summed(payload: &[u8], crc: u32) -> Self {
+        Self { length: u32::try_from(payload.len()).expect("payloads are under 16 MiB"), crc }
+    }
+
+    fn encode(&self) -> [u8; Self::BYTES] {
+        (u64::from(self.length) << 32 | u64::from(self.crc)).to_be_bytes()
+    }
+
+    fn decode(bytes: &[u8; Self::BYTES]) -> Self {
+        let [l0, l1, l2, l3, c0, c1, c2, c3] = *bytes;
+        Self { length: u32::from_be_bytes([l0, l1, l2, l3]), crc: u32::from_be_bytes([c0, c1, c2, c3]) }
+    }
 }
 
 impl Request {
@@ -166,13 +256,9 @@ impl Request {
                 to.finish();
             }
             RequestBody::Upload(upload) => {
-                let mut to = begin(out, kind::UPLOAD, 4);
-                to.uint(upload.writer.get());
-                to.uint(upload.sequence.get());
-                to.optional(upload.crc.map(u64::from));
-                to.payload_head(upload.payload.len());
-                to.finish_with_payload(upload.payload.len());
-                return &upload.payload;
+                let Upload { writer, sequence, parts, payloads } = upload;
+                Upload::encode_head(out, self.id, (*writer, *sequence), parts, payloads.len());
+                return payloads;
             }
             RequestBody::Append(append) => {
                 let mut to = begin(out, kind::APPEND, 7);
@@ -249,11 +335,16 @@ impl Request {
             }
             kind::UPLOAD => {
                 from.expect(4)?;
+                let (writer, sequence) = (from.uint("writer")?, from.uint("sequence")?);
+                let (parts, rest) = from.bin("parts")?.as_chunks::<{ Part::BYTES }>();
+                if !rest.is_empty() || parts.len() > WRITER_SEQUENCES_MAX {
+                    return Err(from.malformed(BadRequest::Parts.to_string()));
+                }
                 RequestBody::Upload(Upload {
-                    writer: WriterId::new(from.uint("writer")?),
-                    sequence: Sequence::new(from.uint("sequence")?),
-                    crc: from.optional_u32("crc")?,
-                    payload: from.payload("payload")?,
+                    writer: WriterId::new(writer),
+                    sequence: Sequence::new(sequence),
+                    parts: parts.iter().map(Part::decode).collect(),
+                    payloads: from.payload("payloads")?,
                 })
             }
             kind::APPEND => {
@@ -315,18 +406,23 @@ impl RequestBody {
     /// # Errors
     /// What cannot.
     pub fn check(&self) -> Result<(), BadRequest> {
-        let (writer, length) = match self {
-            Self::Append(append) => {
-                if append.previous.is_some_and(|previous| previous >= append.sequence) {
-                    return Err(BadRequest::Order);
-                }
-                (append.writer, append.payload.as_ref().map_or(0, Bytes::len))
-            }
-            Self::Upload(upload) => (upload.writer, upload.payload.len()),
+        let writer = match self {
+            Self::Append(append) => append.writer,
+            Self::Upload(upload) => upload.writer,
             _ => return Ok(()),
         };
+        if writer == WriterId::NONE {
+            return Err(BadRequest::Writer);
+        }
+        let length = match self {
+            Self::Append(append) if append.previous.is_some_and(|previous| previous >= append.sequence) => {
+                return Err(BadRequest::Order);
+            }
+            Self::Append(append) => append.payload.as_ref().map_or(0, Bytes::len),
+            Self::Upload(upload) => upload.longest().ok_or(BadRequest::Parts)?,
+            _ => 0,
+        };
         match length {
-            _ if writer == WriterId::NONE => Err(BadRequest::Writer),
             ..=PAYLOAD_BYTES_MAX => Ok(()),
             length => Err(BadRequest::Payload { length }),
         }

@@ -163,7 +163,7 @@ impl RequestReader {
 pub(super) fn cost(request: &Request) -> usize {
     let payload = match &request.body {
         RequestBody::Append(request::Append { payload: Some(payload), .. }) => payload.len(),
-        RequestBody::Upload(upload) => upload.payload.len(),
+        RequestBody::Upload(upload) => upload.payloads.len() + size_of_val(&*upload.parts),
         _ => 0,
     };
     payload + REQUEST_COST

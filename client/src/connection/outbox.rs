@@ -8,7 +8,8 @@ use std::collections::VecDeque;
 use std::io::IoSlice;
 
 use bytes::{Buf, Bytes, BytesMut};
-use loglog_proto::request::{Request, RequestBody};
+use loglog_proto::request::{Part, Request, RequestBody, Upload};
+use loglog_proto::{RequestId, Sequence, WriterId};
 
 /// From this size on a payload is written from where it lies (862 → 1,473 MB/s in the prototype, DESIGN.md section 5).
 pub(crate) const VECTORED_FROM: usize = 4096;
@@ -26,17 +27,37 @@ impl Outbox {
     pub(crate) fn push(&mut self, request: &Request) {
         let payload = match &request.body {
             RequestBody::Append(append) => append.payload.as_ref(),
-            RequestBody::Upload(upload) => Some(&upload.payload),
+            RequestBody::Upload(upload) => Some(&upload.payloads),
             _ => None,
         };
-        match payload.filter(|payload| payload.len() >= VECTORED_FROM) {
+        match payload {
             Some(payload) => {
                 request.encode_head(&mut self.open);
-                self.seal();
-                self.sealed_len += payload.len();
-                self.sealed.push_back(payload.clone());
+                self.push_payload(payload);
             }
             None => request.encode(&mut self.open),
+        }
+    }
+
+    /// Adds an upload of payloads that lie apart.
+    pub(crate) fn push_upload<'a>(
+        &mut self,
+        id: RequestId,
+        first: (WriterId, Sequence),
+        parts: &[Part],
+        payloads: impl Iterator<Item = &'a Bytes> + Clone,
+    ) {
+        Upload::encode_head(&mut self.open, id, first, parts, payloads.clone().map(Bytes::len).sum());
+        payloads.for_each(|payload| self.push_payload(payload));
+    }
+
+    fn push_payload(&mut self, payload: &Bytes) {
+        if payload.len() < VECTORED_FROM {
+            self.open.extend_from_slice(payload);
+        } else {
+            self.seal();
+            self.sealed_len += payload.len();
+            self.sealed.push_back(payload.clone());
         }
     }
 

@@ -15,6 +15,7 @@ pub(crate) mod state;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use loglog_proto::Offset;
 use loglog_proto::limits::{PAYLOAD_BYTES_MAX, WRITER_SEQUENCES_MAX};
 use loglog_proto::response::Appended;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 
 use crate::append_error::AppendError;
@@ -68,12 +70,19 @@ pub struct Pipeline {
     budget: Arc<Semaphore>,
     options: PipelineOptions,
     runtime: Runtime,
+    handed_in: AtomicU64,
 }
 
 /// An append on its way. Resolves to its place once that is committed; dropping it does not stop the append.
 #[derive(Debug)]
 #[must_use = "the append's outcome is told to nobody else but `flush`"]
-pub struct Ticket(oneshot::Receiver<Result<Appended, AppendError>>);
+pub struct Ticket {
+    outcome: oneshot::Receiver<Result<Appended, AppendError>>,
+    /// Whether taking the outcome is one of the 128 steps after which the runtime has a task yield. Every other one is none: a task that
+    /// takes outcomes and appends again hands in up to 256 appends that travel together. With 128 there were twice the system calls; with
+    /// all that are in flight client and nodes would take turns (docs/performance.md).
+    is_step: bool,
+}
 
 impl Pipeline {
     pub(crate) fn start(hub: Arc<Hub>, options: PipelineOptions) -> Self {
@@ -88,7 +97,7 @@ impl Pipeline {
         let runtime = hub.runtime().clone();
         let driver = Driver::new(hub, options, budget.clone(), receiver);
         runtime.spawn(driver.run());
-        Self { commands, budget, options, runtime }
+        Self { commands, budget, options, runtime, handed_in: AtomicU64::new(0) }
     }
 
     /// Whether its task is gone, with the runtime that it ran in.
@@ -123,7 +132,8 @@ impl Pipeline {
         let completion = Completion { to, cost };
         let wish = Command::Append { completion, payload, crc, expect_end: options.expect_end, called };
         self.commands.send(wish).map_err(|_| AppendError::Closed { may_have_happened: false })?;
-        Ok(Ticket(outcome))
+        let is_step = self.handed_in.fetch_add(1, Ordering::Relaxed).is_multiple_of(2);
+        Ok(Ticket { outcome, is_step })
     }
 
     /// Waits until every append handed in before has its outcome.
@@ -163,7 +173,10 @@ impl Future for Ticket {
     type Output = Result<Appended, AppendError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let outcome = Pin::new(&mut self.0).poll(context);
+        let outcome = match self.is_step {
+            true => Pin::new(&mut self.outcome).poll(context),
+            false => Pin::new(&mut unconstrained(&mut self.outcome)).poll(context),
+        };
         outcome.map(|outcome| outcome.unwrap_or(Err(AppendError::Closed { may_have_happened: true })))
     }
 }

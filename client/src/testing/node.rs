@@ -68,6 +68,7 @@ struct Inner {
     requests: u64,
     connections: HashMap<u64, (mpsc::UnboundedSender<Response>, JoinHandle<()>)>,
     accepted: u64,
+    /// One for each payload.
     uploads: Vec<Upload>,
     checks: Vec<Offset>,
 }
@@ -381,7 +382,12 @@ fn handle(shared: &Arc<Shared>, number: u64, request: Request, to: &mpsc::Unboun
             ResponseBody::Status(Box::new(Status { role: role.into(), ..Status::default() }))
         }
         RequestBody::Upload(upload) => {
-            inner.uploads.push(upload);
+            let mut payloads = upload.payloads;
+            for (part, sequence) in upload.parts.into_iter().zip(upload.sequence.get()..) {
+                let payload = payloads.split_to(part.length as usize);
+                let (writer, sequence) = (upload.writer, loglog_proto::Sequence::new(sequence));
+                inner.uploads.push(Upload { writer, sequence, parts: vec![part], payloads: payload });
+            }
             ResponseBody::Uploaded
         }
         RequestBody::Manage(manage) => shared.log.manage(shared.node, &manage),

@@ -61,10 +61,10 @@ impl Feed {
         let most = CHUNK_BYTES.min(self.limit);
         let mut rest = &sends[new..];
         while !rest.is_empty() {
-            let mut bytes = 0;
-            let fits = rest.iter().take_while(|(_, append)| {
+            let (mut bytes, first) = (0, rest[0].1.sequence.get());
+            let fits = rest.iter().zip(first..).take_while(|((_, append), sequence)| {
                 bytes += append.payload.as_ref().map_or(0, bytes::Bytes::len) + size_of::<Append>();
-                bytes <= most
+                bytes <= most && append.sequence.get() == *sequence
             });
             let (chunk, others) = rest.split_at(fits.count().max(1));
             let appends = chunk.iter().map(|(_, append)| append);

@@ -112,7 +112,7 @@ impl Lane {
             }
             let taken = queue.open && self.has_room(chunk, limit);
             let count = if taken { &mut queue.counts.taken } else { &mut queue.counts.skipped };
-            *count += u64::from(chunk.uploads());
+            *count += chunk.payloads();
             if taken {
                 self.queued.fetch_add(chunk.bytes(), Ordering::Relaxed);
                 queue.chunks.push_back(chunk.clone());

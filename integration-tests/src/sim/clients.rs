@@ -242,13 +242,12 @@ impl World {
                 self.count(Fault::UploadMissed);
                 continue;
             }
-            let (mut payload, mut crc) = (bytes.clone(), crc);
+            let mut payload = bytes.clone();
             if self.chance(Fault::UploadOther) {
                 self.count(Fault::UploadOther);
                 payload = damaged(&payload);
-                crc = Some(crc32c(&payload));
             }
-            let upload = Upload { writer, sequence, crc, payload };
+            let upload = Upload::one(writer, sequence, payload);
             self.ask(at, Token { client, number: 0 }, Ask::Upload(upload));
         }
         if !is_uploaded && self.chance(Fault::PayloadDamaged) {
@@ -325,10 +324,8 @@ impl World {
                 self.turn_soon(to);
             }
             Ask::Upload(upload) => {
-                let crc = crc32c(&upload.payload);
                 // A full buffer refuses; nobody waits for an upload's answer here.
-                let key = (upload.writer, upload.sequence);
-                let _ = node.uploads.upload(token.client as u64, key, upload.payload, crc, now_ms);
+                let _ = node.uploads.upload(token.client as u64, upload, now_ms);
             }
             Ask::Read { offset, limit } => {
                 let start = life.reader.start();

@@ -27,16 +27,7 @@ impl World {
     pub(super) fn deliver_uploads(&mut self, at: At, want: &Want) -> bool {
         let node = &mut self.nodes[at];
         let State::Up(life) = &mut node.state else { return false };
-        let mut found = Vec::with_capacity(want.references.len());
-        for it in &want.references {
-            match node.uploads.get((it.writer, it.sequence)) {
-                Some((payload, crc)) if crc == it.payload_crc => found.push(payload),
-                _ => return false,
-            }
-        }
-        for it in &want.references {
-            node.uploads.remove((it.writer, it.sequence));
-        }
+        let Ok(found) = node.uploads.take(&want.references) else { return false };
         if let Err(error) = life.core.payloads(want, found) {
             self.violate(format!("node {at} was given what it wanted, and: {error}"));
         }
