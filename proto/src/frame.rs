@@ -91,8 +91,20 @@ impl<'a> Writer<'a> {
         write(&mut out).expect("memory takes every byte");
     }
 
+    /// As few bytes as it takes, in one piece: there are up to eight of them in a message, and a million messages a second.
     pub(crate) fn uint(&mut self, value: u64) {
-        self.put(|out| rmp::encode::write_uint(out, value).map(drop));
+        let [_, _, _, _, w, x, y, z] = value.to_be_bytes();
+        match value {
+            0..=0x7f => self.out.put_u8(z),
+            0x80..=0xff => self.raw(&[0xcc, z]),
+            0x100..=0xffff => self.raw(&[0xcd, y, z]),
+            0x1_0000..=0xffff_ffff => self.raw(&[0xce, w, x, y, z]),
+            _ => {
+                let mut bytes = [0xcf; 9];
+                bytes[1..].copy_from_slice(&value.to_be_bytes());
+                self.raw(&bytes);
+            }
+        }
     }
 
     pub(crate) fn optional(&mut self, value: Option<u64>) {
@@ -145,6 +157,22 @@ impl<'a> Writer<'a> {
         let length = u32::try_from(length).expect("messages are under 4 GiB");
         self.out[self.start..self.start + LENGTH].copy_from_slice(&length.to_be_bytes());
     }
+}
+
+/// Reads an unsigned integer of any width; what is none of those that nodes and clients write, slowly.
+fn read_uint(rest: &mut &[u8]) -> Result<u64, ()> {
+    let (value, behind) = match **rest {
+        [value @ 0..=0x7f, ref behind @ ..] => (u64::from(value), behind),
+        [0xcc, value, ref behind @ ..] => (u64::from(value), behind),
+        [0xcd, y, z, ref behind @ ..] => (u64::from(u16::from_be_bytes([y, z])), behind),
+        [0xce, w, x, y, z, ref behind @ ..] => (u64::from(u32::from_be_bytes([w, x, y, z])), behind),
+        [0xcf, s, t, u, v, w, x, y, z, ref behind @ ..] => {
+            (u64::from_be_bytes([s, t, u, v, w, x, y, z]), behind)
+        }
+        _ => return rmp::decode::read_int(rest).map_err(drop),
+    };
+    *rest = behind;
+    Ok(value)
 }
 
 /// Reads one message.
@@ -210,11 +238,12 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn uint(&mut self, name: &str) -> Result<u64, FrameError> {
-        self.field(name, "an unsigned integer", rmp::decode::read_int)
+        self.field(name, "an unsigned integer", read_uint)
     }
 
     pub(crate) fn u32(&mut self, name: &str) -> Result<u32, FrameError> {
-        self.field(name, "an unsigned 32-bit integer", rmp::decode::read_int)
+        let read = |rest: &mut &'a [u8]| read_uint(rest).and_then(|value| u32::try_from(value).map_err(drop));
+        self.field(name, "an unsigned 32-bit integer", read)
     }
 
     /// Takes a nil, if one is next.

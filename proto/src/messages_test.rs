@@ -243,6 +243,27 @@ fn a_checked_may_lack_and_have_more_names_and_say_a_word_of_a_later_version() {
 }
 
 #[test]
+fn integers_are_those_of_messagepack() {
+    let edges = (0..64).flat_map(|bit| [(1_u64 << bit) - 1, 1 << bit, (1 << bit) + 1]).chain([u64::MAX]);
+    for value in edges {
+        let mut out = BytesMut::new();
+        Request { id: RequestId::new(value), body: RequestBody::Status }.encode(&mut out);
+        let mut theirs = Vec::new();
+        rmp::encode::write_uint(&mut theirs, value).unwrap();
+        assert_eq!(out[6..], theirs, "{value}");
+        assert_eq!(Request::decode(&frame(out)).unwrap().id.get(), value);
+        // Any width that it fits in, signed ones too.
+        let wide = [&[0x92, 0x06, 0xcf][..], &value.to_be_bytes()].concat();
+        assert_eq!(Request::decode(&wide.into()).unwrap().id.get(), value);
+        let signed = [&[0x92, 0x06, 0xd3][..], &value.to_be_bytes()].concat();
+        assert_eq!(Request::decode(&signed.into()).is_ok(), value <= i64::MAX as u64);
+    }
+    for cut in [&b"\xcc"[..], b"\xcd\x01", b"\xce\x01\x01\x01", b"\xcf\x01\x01\x01\x01\x01\x01\x01"] {
+        assert!(Request::decode(&[b"\x92\x06", cut].concat().into()).is_err(), "{cut:02x?}");
+    }
+}
+
+#[test]
 fn a_payload_stays_a_slice_of_its_frame() {
     let mut out = BytesMut::new();
     Request { id: ID, body: RequestBody::Append(append()) }.encode(&mut out);
