@@ -158,10 +158,16 @@ impl UploadBuffer {
         if let Err(refusal) = self.buffer.upload(client, upload, now) {
             return Answer::Refused(refusal);
         }
+        if let Some(delivered) = self.delivered.get(&writer).filter(|delivered| **delivered >= first) {
+            self.buffer.remove_until((writer, *delivered));
+        }
         let wanted = self.wanted_by.range((writer, first)..=(writer, last));
         let wanted: Vec<_> = wanted.map(|(key, log_id)| (*key, *log_id)).collect();
         for (key, log_id) in wanted {
-            self.wanted_by.remove(&key);
+            // One delivered before it in this loop may wait for the same by now.
+            if self.wanted_by.get(&key) == Some(&log_id) {
+                self.wanted_by.remove(&key);
+            }
             if let Some((want, found)) = self.wanted.remove(&log_id) {
                 self.deliver(want, found);
             }
@@ -258,7 +264,8 @@ impl UploadBuffer {
             Some((Ok(append), payload)) => {
                 let key = (writer, request.sequence);
                 // Kept for repeats, if there is room.
-                let is_kept = request.payload.is_none() && {
+                let is_to_be_kept = request.payload.is_none() && !self.buffer.is_among_others(key);
+                let is_kept = is_to_be_kept && {
                     let upload = request::Upload::one(writer, request.sequence, payload);
                     self.buffer.upload(client, upload, now).is_ok()
                 };
@@ -433,6 +440,8 @@ impl Handler<Wanted> for UploadBuffer {
         let mut unlikely = Vec::new();
         for want in wants {
             let log_id = want.log_id;
+            // Asked for once more.
+            self.wanted.remove(&log_id);
             self.deliver(want, 0);
             if let Some((want, _)) = self.wanted.get(&log_id).filter(|(want, _)| self.is_unlikely(want)) {
                 unlikely.push(want.clone());

@@ -102,9 +102,30 @@ impl Held {
         self.parts.get(at).filter(|part| part.state != PartState::Gone)
     }
 
-    fn payload(&self, at: usize) -> Bytes {
+    fn bounds(&self, at: usize) -> Range<usize> {
         let begin = at.checked_sub(1).map_or(0, |before| self.parts[before].end);
-        self.payloads.slice(begin as usize..self.parts[at].end as usize)
+        begin as usize..self.parts[at].end as usize
+    }
+
+    /// A small payload keeps no more than [`COPY_BELOW`] alive, whatever it came with.
+    fn payload(&self, at: usize) -> Bytes {
+        let bounds = self.bounds(at);
+        if bounds.len() < COPY_BELOW && self.payloads.len() >= COPY_BELOW {
+            return Bytes::copy_from_slice(&self.payloads[bounds]);
+        }
+        self.payloads.slice(bounds)
+    }
+
+    /// Whether the part at `at` is still held, and is what the reference names.
+    fn is(&self, at: usize, reference: &Reference) -> bool {
+        let length = reference.payload_len as usize;
+        self.part(at).is_some_and(|part| part.crc == reference.payload_crc) && self.bounds(at).len() == length
+    }
+
+    /// Which of its parts has `key`; it begins with `first`.
+    fn place(&self, (writer, first): Key, key: Key) -> Option<usize> {
+        let at = key.1.get().checked_sub(first.get()).filter(|_| writer == key.0)?;
+        usize::try_from(at).ok().filter(|at| *at < self.parts.len())
     }
 
     /// Changes the state of the part at `at`, if it is still held. True if that was the last that no append had named.
@@ -122,12 +143,6 @@ impl Held {
 
 fn cost(parts: usize, payload_bytes: usize) -> usize {
     payload_bytes + parts * PART_OVERHEAD + OVERHEAD
-}
-
-/// Which payload of an upload whose first is `first` has this key; it may have fewer.
-fn place((writer, first): Key, key: Key) -> Option<usize> {
-    let at = key.1.get().checked_sub(first.get()).filter(|_| writer == key.0)?;
-    usize::try_from(at).ok()
 }
 
 impl UploadBuffer {
@@ -151,16 +166,16 @@ impl UploadBuffer {
     /// came in them.
     ///
     /// # Errors
-    /// [`Code::Busy`] if it finds no room, [`Code::Damaged`] if a payload does not match its CRC: nothing is held, nothing else was
-    /// dropped. [`Code::BadRequest`] for what [`check`](loglog_proto::request::RequestBody::check) does not let pass.
+    /// [`Code::Busy`] if it finds no room, [`Code::Damaged`] if a payload does not match its CRC: nothing is held, nothing was dropped
+    /// but what appends had named. [`Code::BadRequest`] for what [`check`](loglog_proto::request::RequestBody::check) does not let pass.
     pub fn upload(&mut self, client: ClientId, upload: Upload, now_ms: u64) -> Result<(), Refusal> {
         if now_ms != self.expired_ms {
             self.expire(now_ms);
         }
-        let parts = checked(&upload)?;
+        let (parts, last) = checked(&upload)?;
         let Upload { writer, sequence, payloads, .. } = upload;
-        let (key, last) = ((writer, sequence), sequence.get() + parts.len() as u64 - 1);
-        let cost = cost(parts.len(), payloads.len());
+        let (key, cost) = ((writer, sequence), cost(parts.len(), payloads.len()));
+        // In their order.
         let replaced: Vec<Key> = self.overlapping(key, last).collect();
         let (mut freed, mut freed_of_client) = (0, 0);
         for held in replaced.iter().filter_map(|key| self.held.get(key)) {
@@ -177,14 +192,18 @@ impl UploadBuffer {
                 ),
             ));
         }
+        let mut passed_over = Vec::new();
         while self.bytes - freed + cost > self.limits.bytes_max
             && let Some((used, arrival)) = self.used.pop_front()
         {
-            if !replaced.contains(&used) && self.held.get(&used).is_some_and(|held| held.arrival == arrival) {
+            if replaced.binary_search(&used).is_ok() {
+                passed_over.push((used, arrival));
+            } else if self.held.get(&used).is_some_and(|held| held.arrival == arrival) {
                 self.drop_upload(used);
             }
         }
         if self.bytes - freed + cost > self.limits.bytes_max {
+            passed_over.into_iter().rev().for_each(|used| self.used.push_front(used));
             return Err(Refusal::new(
                 Code::Busy,
                 format!(
@@ -211,20 +230,26 @@ impl UploadBuffer {
     }
 
     /// Uploads that hold a sequence of `key` to `last`, or held one.
-    fn overlapping(&self, key: Key, last: u64) -> impl Iterator<Item = Key> {
+    fn overlapping(&self, key: Key, last: Sequence) -> impl Iterator<Item = Key> {
         let before = self.held.range(..key).next_back();
-        let before = before
-            .filter(|(first, held)| place(**first, key).is_some_and(|at| at < held.parts.len()))
-            .map(|(first, _)| *first);
-        let within = self.held.range(key..=(key.0, Sequence::new(last))).map(|(first, _)| *first);
+        let before =
+            before.filter(|(first, held)| held.place(**first, key).is_some()).map(|(first, _)| *first);
+        let within = self.held.range(key..=(key.0, last)).map(|(first, _)| *first);
         before.into_iter().chain(within)
     }
 
     /// The upload that may hold `key`, and as which part.
     fn find(&self, key: Key) -> Option<(&Held, usize)> {
         let (first, held) = self.held.range(..=key).next_back()?;
-        let at = place(*first, key)?;
+        let at = held.place(*first, key)?;
         held.part(at).map(|_| (held, at))
+    }
+
+    /// Whether `key` came here in an upload with others, of which any is still held: another upload of it would take the place of all.
+    #[must_use]
+    pub fn is_among_others(&self, key: Key) -> bool {
+        let before = self.held.range(..=key).next_back();
+        before.is_some_and(|(first, held)| held.parts.len() > 1 && held.place(*first, key).is_some())
     }
 
     /// The payload uploaded under `key` and its CRC-32C. It stays until it expires, so that an append that is sent again finds it.
@@ -273,33 +298,32 @@ impl UploadBuffer {
         let key = |reference: &Reference| (reference.writer, reference.sequence);
         let front = key(references.first()?);
         let (first, held) = self.held.range(..=front).next_back()?;
-        let begin = place(*first, front)?;
-        let ats = (begin..).zip(references);
-        let ats = ats.take_while(|(at, it)| {
-            place(*first, key(it)) == Some(*at)
-                && held.part(*at).is_some_and(|part| part.crc == it.payload_crc)
-        });
+        let begin = held.place(*first, front)?;
+        let ats = (begin..held.parts.len()).zip(references);
+        let ats = ats.take_while(|(at, it)| held.place(*first, key(it)) == Some(*at) && held.is(*at, it));
         let count = ats.count();
         (count > 0).then_some((*first, begin..begin + count))
     }
 
-    /// Lets go of `key`: its entry is durable here.
-    pub fn remove(&mut self, key: Key) {
-        self.change(key, PartState::Gone);
+    /// Lets go of `key`, and of what came before it in its upload: their entries are on their way to the disk.
+    pub fn remove_until(&mut self, key: Key) {
+        if let Some((first, at)) = self.place(key) {
+            self.set(first, 0..at + 1, PartState::Gone);
+        }
     }
 
     /// An append has named `key`. An upload all of which was named no longer counts as its client's, and yields to others that need the
     /// room.
     pub fn mark_used(&mut self, key: Key) {
-        self.change(key, PartState::Named);
+        if let Some((first, at)) = self.place(key) {
+            self.set(first, at..at + 1, PartState::Named);
+        }
     }
 
-    fn change(&mut self, key: Key, state: PartState) {
-        let Some((first, _)) = self.held.range(..=key).next_back() else { return };
-        let first = *first;
-        if let Some(at) = place(first, key) {
-            self.set(first, at..at + 1, state);
-        }
+    /// The upload that has, or had, `key`, and as which part.
+    fn place(&self, key: Key) -> Option<(Key, usize)> {
+        let (first, held) = self.held.range(..=key).next_back()?;
+        held.place(*first, key).map(|at| (*first, at))
     }
 
     fn set(&mut self, first: Key, ats: Range<usize>, state: PartState) {
@@ -362,7 +386,7 @@ impl UploadBuffer {
 
     /// Drops what `order` names in vain, before that outgrows what is held.
     fn compact(&mut self) {
-        if self.order.len() > 2 * self.held.len() + 64 {
+        if self.order.len().max(self.used.len()) > 2 * self.held.len() + 64 {
             let held = &self.held;
             self.order.retain(|(key, arrival)| held.get(key).is_some_and(|it| it.arrival == *arrival));
             self.used.retain(|(key, arrival)| held.get(key).is_some_and(|it| it.arrival == *arrival));
@@ -388,10 +412,10 @@ impl UploadBuffer {
     }
 }
 
-/// The parts of an upload, if its payloads match them.
-fn checked(upload: &Upload) -> Result<Vec<HeldPart>, Refusal> {
+/// The parts of an upload, if its payloads match them, and the number of the last.
+fn checked(upload: &Upload) -> Result<(Vec<HeldPart>, Sequence), Refusal> {
     let bad = || Refusal::new(Code::BadRequest, loglog_proto::request::BadRequest::Parts.to_string());
-    upload.last().ok_or_else(bad)?;
+    let last = upload.last().ok_or_else(bad)?;
     let (mut parts, mut end) = (Vec::with_capacity(upload.parts.len()), 0_u32);
     for part in &upload.parts {
         let begin = end as usize;
@@ -400,7 +424,7 @@ fn checked(upload: &Upload) -> Result<Vec<HeldPart>, Refusal> {
         check_crc(Some(part.crc), crc32c(payload))?;
         parts.push(HeldPart { end, crc: part.crc, state: PartState::Unnamed });
     }
-    Ok(parts)
+    Ok((parts, last))
 }
 
 #[cfg(test)]
@@ -498,7 +522,7 @@ mod tests {
         }
         buffer.expire(110);
         assert!(buffer.holds(key(1)));
-        buffer.remove(key(1));
+        buffer.remove_until(key(1));
         assert_eq!(buffer.bytes(), 0);
         assert!(buffer.clients.is_empty());
     }
@@ -514,6 +538,9 @@ mod tests {
         );
         assert_eq!(buffer.get(key(7)).unwrap().0, vec![7; 20]);
         let wanted = [reference(5, 10), reference(6, 0), reference(7, 20), reference(8, 5)];
+        let longer = Reference { payload_len: 1, ..wanted[1] };
+        assert_eq!(buffer.held_of(&[wanted[0], longer]), 1, "the CRC alone does not make it the same");
+        assert_eq!(buffer.held_of(&[reference(u64::MAX, 1)]), 0);
         assert_eq!((buffer.held_of(&wanted), buffer.held_of(&wanted[3..])), (3, 0));
         assert_eq!(buffer.take(&wanted).unwrap_err(), 3);
         let other = Reference { payload_crc: 7, ..wanted[1] };
@@ -548,13 +575,14 @@ mod tests {
         buffer.upload(1, run(1, &[1, 2, 3]), 0).unwrap();
         buffer.mark_used(key(2));
         buffer.mark_used(key(2));
-        buffer.remove(key(1));
+        buffer.remove_until(key(1));
+        buffer.remove_until(key(9));
         assert_eq!(buffer.clients.get(&1), Some(&cost(3, 6)));
         buffer.mark_used(key(3));
         assert!(buffer.clients.is_empty() && buffer.used.len() == 1 && buffer.payloads() == 2);
-        buffer.remove(key(3));
-        buffer.remove(key(2));
-        buffer.remove(key(2));
+        buffer.remove_until(key(3));
+        buffer.remove_until(key(2));
+        buffer.remove_until(key(2));
         assert_eq!((buffer.bytes(), buffer.payloads()), (0, 0));
     }
 
@@ -579,5 +607,40 @@ mod tests {
         }
         assert_eq!((buffer.bytes(), buffer.payloads()), (0, 0));
         buffer.upload(1, good, 0).unwrap();
+        buffer.upload(1, run(u64::MAX, &[1]), 0).unwrap();
+        buffer.mark_used(key(u64::MAX));
+        assert!(buffer.holds(key(u64::MAX)) && buffer.payloads() == 3, "the last sequence there is");
+    }
+
+    #[test]
+    fn s33_a_small_payload_keeps_no_large_upload_alive() {
+        let limits = UploadLimits { bytes_max: 32 << 20, client_bytes_max: 32 << 20, expiry_ms: 100 };
+        let mut buffer = UploadBuffer::new(limits);
+        let upload = run(1, &[1, 8 << 20]);
+        let whole = upload.payloads.as_ptr_range();
+        buffer.upload(1, upload, 0).unwrap();
+        let [small, large] = [1, 2].map(|sequence| buffer.get(key(sequence)).unwrap().0);
+        assert!(!whole.contains(&small.as_ptr()) && whole.contains(&large.as_ptr()));
+    }
+
+    #[test]
+    fn s33_notes_of_what_appends_have_named_do_not_pile_up() {
+        let mut buffer = buffer();
+        for now in 0..10_000 {
+            assert_eq!(put(&mut buffer, 1, now + 1, 10, 1000 * now), None);
+            buffer.mark_used(key(now + 1));
+        }
+        assert!(buffer.used.len() < 100, "{}", buffer.used.len());
+    }
+
+    #[test]
+    fn what_was_named_yields_after_a_refusal_too() {
+        let mut buffer = UploadBuffer::new(UploadLimits { client_bytes_max: 4000, ..buffer().limits });
+        assert_eq!(put(&mut buffer, 1, 1, 100, 0), None);
+        buffer.mark_used(key(1));
+        assert_eq!(put(&mut buffer, 1, 2, 1000, 0), None);
+        assert_eq!(put(&mut buffer, 1, 1, 1000, 0), Some(Code::Busy));
+        assert_eq!(put(&mut buffer, 1, 3, 300, 0), None, "the first makes room for it");
+        assert!(!buffer.holds(key(1)));
     }
 }
