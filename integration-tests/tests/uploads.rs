@@ -8,7 +8,7 @@ use bytes::Bytes;
 use loglog_integration_tests::appender::{Appender, payload};
 use loglog_integration_tests::{Cluster, RawClient};
 use loglog_proto::error::Code;
-use loglog_proto::request::{Append, RequestBody, Upload};
+use loglog_proto::request::{Append, Part, RequestBody, Upload};
 use loglog_proto::response::ResponseBody;
 use loglog_proto::{Offset, Sequence, WriterId};
 use rand::rngs::StdRng;
@@ -29,7 +29,14 @@ fn connect(cluster: &Cluster) -> BTreeMap<u32, RawClient> {
 
 /// Uploads `payload` to one node, which must take it.
 fn upload(client: &mut RawClient, writer: u64, sequence: Sequence, payload: Bytes) {
-    let upload = Upload::one(WriterId::new(writer), sequence, payload);
+    upload_all(client, writer, sequence, &[payload]);
+}
+
+/// The same with many, of which `sequence` is the first.
+fn upload_all(client: &mut RawClient, writer: u64, sequence: Sequence, payloads: &[Bytes]) {
+    let parts = payloads.iter().map(|payload| Part::of(payload)).collect();
+    let upload =
+        Upload { writer: WriterId::new(writer), sequence, parts, payloads: payloads.concat().into() };
     match client.ask(RequestBody::Upload(upload)) {
         ResponseBody::Uploaded => {}
         other => panic!("not uploaded: {other:?}"),
@@ -112,6 +119,48 @@ fn s31_uploads_to_any_of_the_nodes_make_the_same_log() {
     println!("600 appends, {:?} each, uploads to {subsets:?}", began.elapsed() / 600);
     assert_eq!(subsets.len(), 8, "every subset of the nodes");
     assert_eq!(check(&cluster, &[appender]), 600);
+}
+
+#[test]
+fn s31_uploads_of_many_payloads_make_the_same_log() {
+    let cluster = start();
+    let seed = std::env::var("LOGLOG_TEST_SEED").ok().and_then(|it| it.parse().ok());
+    let seed = seed.unwrap_or_else(|| rand::rng().random());
+    println!("seed {seed}");
+    let mut rng = StdRng::seed_from_u64(seed);
+    let (leader, _) = cluster.leader();
+    let mut nodes = connect(&cluster);
+    let mut appender = Appender::new(1, cluster.clients()).starting_at(cluster.client(leader));
+    let (mut appended, mut replaced) = (0, 0);
+    for _ in 0..150 {
+        let (first, count) = (appender.upcoming().get(), rng.random_range(1..40));
+        let payloads: Vec<Bytes> = (first..first + count).map(|it| payload(1, it)).collect();
+        let to: Vec<u32> = cluster.ids().filter(|_| rng.random_bool(0.7)).collect();
+        for id in &to {
+            let node = nodes.get_mut(id).unwrap();
+            upload_all(node, 1, Sequence::new(first), &payloads);
+            // Other bytes for some of them take the place of all; so does what begins before them, of which the first part was appended.
+            if *id != leader && rng.random_bool(0.3) {
+                let from = rng.random_range(0..payloads.len());
+                let others: Vec<Bytes> = payloads[from..].iter().map(others_than).collect();
+                upload_all(node, 1, Sequence::new(first + from as u64), &others);
+                replaced += 1;
+            }
+            if *id != leader && first > 1 && rng.random_bool(0.3) {
+                let both: Vec<Bytes> = (first - 1..first + count).map(|it| payload(1, it)).collect();
+                upload_all(node, 1, Sequence::new(first - 1), &both);
+            }
+        }
+        appender.without_payload = to.contains(&leader) && rng.random_bool(0.7);
+        appender.append(&payloads, RESUME);
+        appended += payloads.len();
+    }
+    println!("{appended} appends, {replaced} uploads replaced by other bytes");
+    assert!(replaced > 0);
+    assert_eq!(check(&cluster, &[appender]), appended);
+    let held = |id| cluster.status(id).map(|status| status.upload_bytes);
+    let followers = cluster.ids().filter(|id| *id != leader);
+    println!("held still: {:?}", followers.map(held).collect::<Vec<_>>());
 }
 
 #[test]
