@@ -10,6 +10,7 @@
 //! Never:  decides.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -42,7 +43,7 @@ use crate::segment_writer::{SegmentWriter, Write, WriterDesk};
 use crate::storage_group::Fatal;
 use crate::supervisor::Handle;
 use crate::ticket::{Ticket, answer_all};
-use crate::upload_buffer::{UploadBuffer, Wanted};
+use crate::upload_buffer::{Unneeded, UploadBuffer, Wanted};
 use crate::view::{LogView, PeerStatus};
 
 /// The name of the one actor of this kind in a node.
@@ -99,6 +100,8 @@ pub struct ConsensusParts {
     pub waiters: Handle<ReadWaiters>,
     /// Where payloads wait.
     pub uploads: Handle<UploadBuffer>,
+    /// Bytes that the upload buffer holds.
+    pub upload_bytes: Arc<AtomicUsize>,
     /// The other nodes.
     pub peers: Peers,
     /// Reads old batches for far-behind peers.
@@ -379,7 +382,7 @@ impl Consensus {
             mut mark,
             ..
         } = effects;
-        let Effects { trim, install, hands_over, answers, .. } = effects;
+        let Effects { inline, trim, install, hands_over, answers, .. } = effects;
         if let Some(state) = save
             && let Err(error) = self.meta.save(*state)
         {
@@ -424,6 +427,11 @@ impl Consensus {
         if !wants.is_empty() {
             // Lost wants are asked for again by the look at what is missing.
             let _ = self.parts.uploads.tell(Wanted(wants));
+        }
+        // Seldom: clients do not upload what comes inline.
+        if !inline.is_empty() && self.parts.upload_bytes.load(Ordering::Relaxed) > 0 {
+            // Lost, they stay until they expire.
+            let _ = self.parts.uploads.tell(Unneeded(inline));
         }
         for fetch in fetches {
             self.read_old(fetch, ctx);

@@ -12,7 +12,7 @@
 //! Never:  touches clients' connections: appends in flight are answered by their tickets, reads go on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use actix_rt::ArbiterHandle;
@@ -81,6 +81,8 @@ pub(crate) struct GroupParts {
     pub(crate) supervisor: Supervisor,
     pub(crate) waiters: Handle<ReadWaiters>,
     pub(crate) uploads: Handle<UploadBuffer>,
+    /// Bytes that the upload buffer holds.
+    pub(crate) upload_bytes: Arc<AtomicUsize>,
     /// Who the peers are, once that is known.
     pub(crate) peers: Option<Peers>,
     /// Where this node is reached by peers and clients, if that is not as its cluster was configured.
@@ -351,6 +353,7 @@ impl StorageGroup {
             own_slot: slot.clone(),
             waiters: parts.waiters.clone(),
             uploads: parts.uploads.clone(),
+            upload_bytes: Arc::clone(&parts.upload_bytes),
             peers,
             keeper: keeper.clone(),
             reader: reader.clone(),

@@ -92,6 +92,11 @@ pub struct Uploads {
     pub uploads: Vec<(Ticket, request::Upload)>,
 }
 
+/// Entries that came to this node with their payloads.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Unneeded(pub Vec<Reference>);
+
 /// The payload that is asked for, if it was uploaded here; else nothing is answered.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
@@ -293,7 +298,7 @@ impl UploadBuffer {
         let now = self.now_ms();
         let uploads = |writer| self.uploaders.get(writer).is_some_and(|at| now < *at + UPLOADER_MS);
         let missing = |it: &&Reference| !self.buffer.holds((it.writer, it.sequence));
-        want.log_len() <= FETCHED_AT_ONCE
+        want.log_len <= FETCHED_AT_ONCE
             && want.references.iter().filter(missing).any(|it| !uploads(&it.writer))
     }
 
@@ -338,8 +343,17 @@ impl UploadBuffer {
     }
 
     fn hand_over(&mut self, want: Want, payloads: Vec<Bytes>) {
+        self.note_delivered(&want.references);
+        if let Some(consensus) = self.consensus.get() {
+            // A consensus that is down wants them again when it is up.
+            let _ = consensus.tell(Payloads { want, payloads });
+        }
+    }
+
+    /// What is uploaded of these from now on comes too late.
+    fn note_delivered(&mut self, references: &[Reference]) {
         // Nearly always many of one writer, one behind the other.
-        for run in want.references.chunk_by(|one, next| one.writer == next.writer) {
+        for run in references.chunk_by(|one, next| one.writer == next.writer) {
             if let Some(last) = run.iter().map(|it| it.sequence).max() {
                 let delivered = self.delivered.entry(run[0].writer).or_insert(last);
                 *delivered = last.max(*delivered);
@@ -347,10 +361,6 @@ impl UploadBuffer {
         }
         if self.delivered.len() > WRITERS_MAX {
             self.delivered.clear();
-        }
-        if let Some(consensus) = self.consensus.get() {
-            // A consensus that is down wants them again when it is up.
-            let _ = consensus.tell(Payloads { want, payloads });
         }
     }
 
@@ -454,6 +464,16 @@ impl Handler<Wanted> for UploadBuffer {
             // A fetcher that is down is asked again by consensus.
             let _ = fetcher.tell(FetchPayloads { wants: unlikely, leader });
         }
+        self.show_bytes();
+    }
+}
+
+impl Handler<Unneeded> for UploadBuffer {
+    type Result = ();
+
+    fn handle(&mut self, Unneeded(references): Unneeded, _ctx: &mut Self::Context) {
+        self.buffer.release(&references);
+        self.note_delivered(&references);
         self.show_bytes();
     }
 }

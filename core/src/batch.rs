@@ -12,7 +12,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use loglog_proto::entry::{Kind, OVERHEAD};
 use loglog_proto::{Length, Sequence, WriterId};
-use loglog_storage::RecoveredBatch;
+use loglog_storage::{NewEntry, RecoveredBatch};
 
 const REFERENCE: usize = 24;
 const DATA: u8 = 1;
@@ -30,6 +30,14 @@ pub struct Reference {
     pub payload_len: u32,
     /// CRC-32C of the payload.
     pub payload_crc: u32,
+}
+
+impl Reference {
+    /// The entry, with its payload.
+    pub(crate) fn entry(&self, payload: Bytes) -> NewEntry {
+        let Self { writer, sequence, payload_crc, .. } = *self;
+        NewEntry { kind: Kind::Data, writer, sequence, payload, payload_crc }
+    }
 }
 
 /// What a batch holds.
@@ -100,7 +108,9 @@ impl Content {
     #[must_use]
     pub fn log_len(&self) -> Length {
         match self {
-            Self::Data(references) => data_len(references),
+            Self::Data(references) => {
+                Length::of(references.iter().map(|it| it.payload_len as usize + OVERHEAD).sum())
+            }
             Self::Noop(payload) | Self::Control(payload) => Length::of(payload.len() + OVERHEAD),
         }
     }
@@ -114,12 +124,6 @@ pub(crate) fn control_payload(content: &Bytes) -> Option<Bytes> {
 /// Whether bytes are content of ours, and not what raft-rs itself puts into an entry: nothing, or a protobuf.
 pub(crate) fn is_content(bytes: &Bytes) -> bool {
     matches!(bytes.first(), Some(&(DATA | NOOP | CONTROL)))
-}
-
-/// Log bytes of a batch of these entries.
-#[must_use]
-pub fn data_len(references: &[Reference]) -> Length {
-    Length::of(references.iter().map(|it| it.payload_len as usize + OVERHEAD).sum())
 }
 
 /// The content of a batch that recovery read from disk.

@@ -6,6 +6,7 @@
 //! Never:  asks for them; writes them.
 
 use bytes::Bytes;
+use loglog_proto::entry::Prefix;
 use loglog_proto::header::SegmentHeader;
 use loglog_proto::peer::{Copied, Copy};
 use loglog_proto::walk::{Entries, whole_batches};
@@ -65,20 +66,24 @@ impl Chunk {
     }
 }
 
-/// The payloads in raw bytes, if these are exactly the batch that is wanted (S34).
+/// The payloads that are missing, from raw bytes, if these are exactly the batch that is wanted (S34).
 ///
 /// # Errors
 /// What does not hold, in words.
 pub fn payloads(want: &Want, bytes: &Bytes) -> Result<Vec<Bytes>, String> {
     let (mut walk, mut found) = (Entries::new(want.offset, bytes), Vec::new());
     while let Some(entry) = walk.next_entry().map_err(|error| error.to_string())? {
-        let is_last = found.len() + 1 == want.references.len();
-        if entry.prefix.term != want.log_id.term || entry.prefix.last_of_batch != is_last {
+        let Prefix { term, last_of_batch, writer, sequence, .. } = entry.prefix;
+        if term != want.log_id.term || last_of_batch != walk.rest().is_empty() {
             break;
         }
-        found.push(bytes.slice_ref(entry.payload));
+        let missing = want.references.get(found.len());
+        if missing.is_some_and(|it| (it.writer, it.sequence) == (writer, sequence)) {
+            found.push(bytes.slice_ref(entry.payload));
+        }
     }
-    if found.len() == want.references.len() && walk.rest().is_empty() {
+    let is_whole = Length::of(bytes.len()) == want.log_len && walk.rest().is_empty();
+    if is_whole && found.len() == want.references.len() {
         Ok(found)
     } else {
         Err(format!("the bytes copied are not batch {}", want.log_id))
@@ -87,7 +92,7 @@ pub fn payloads(want: &Want, bytes: &Bytes) -> Result<Vec<Bytes>, String> {
 
 #[cfg(test)]
 mod tests {
-    use loglog_proto::entry::{Kind, Prefix, encode_into};
+    use loglog_proto::entry::{Kind, encode_into};
     use loglog_proto::{ClusterId, LogId, RequestId, Sequence, Term, WriterId, crc32c};
 
     use super::*;
@@ -188,7 +193,8 @@ mod tests {
             payload_crc: crc32c(&sequence.to_le_bytes()),
         };
         let log_id = LogId { term: Term::new(3), index: Index::new(9) };
-        Want { log_id, offset: Offset::new(100), references: vec![reference(1), reference(2)], is_old: false }
+        let (references, log_len) = (vec![reference(1), reference(2)], Length::new(80));
+        Want { log_id, offset: Offset::new(100), log_len, references, is_old: false }
     }
 
     #[test]
@@ -197,6 +203,9 @@ mod tests {
         assert_eq!(payloads(&want(), &good).unwrap()[1], 2u64.to_le_bytes()[..]);
         let mut damaged = good.to_vec();
         damaged[30] ^= 1;
+        let missing = |at: usize| Want { references: vec![want().references[at]], ..want() };
+        assert_eq!(payloads(&missing(1), &good).unwrap(), [&2u64.to_le_bytes()[..]]);
+        assert_eq!(payloads(&missing(0), &good).unwrap(), [&1u64.to_le_bytes()[..]]);
         let elsewhere = Want { offset: Offset::new(140), ..want() };
         for (want, bytes) in [
             (want(), good.slice(..good.len() - 1)),

@@ -9,6 +9,7 @@ use loglog_proto::response::Appended;
 use loglog_proto::{Index, LogId, Offset, RaftId};
 use loglog_storage::{Mark, Membership, MetaState};
 
+use crate::batch::Reference;
 use crate::consensus::Reason;
 use crate::control::SnapshotContent;
 use crate::gate::Want;
@@ -29,6 +30,8 @@ pub struct Effects<T> {
     pub standing: Option<PeerStanding>,
     /// Batches whose payloads are wanted, each named once.
     pub wants: Vec<Want>,
+    /// Entries that came with their payloads: uploads of theirs are not needed any more.
+    pub inline: Vec<Reference>,
     /// Old batches to be read for a far-behind peer (S17).
     pub fetches: Vec<Fetch>,
     /// How far the log is now committed, if it grew (S16).
@@ -103,6 +106,7 @@ impl<T> Default for Effects<T> {
             messages: Vec::new(),
             standing: None,
             wants: Vec::new(),
+            inline: Vec::new(),
             fetches: Vec::new(),
             committed: None,
             mark: None,

@@ -17,6 +17,7 @@ use loglog_proto::{Index, Length, LogId, Offset, Term};
 use loglog_storage::NewEntry;
 
 use crate::batch::{Content, Reference};
+use crate::inline::{self, Present};
 
 /// Log bytes whose messages may wait.
 const GATE_BYTES_MAX: Length = Length::new(64 << 20);
@@ -38,18 +39,12 @@ pub struct Want {
     pub log_id: LogId,
     /// Where it will begin.
     pub offset: Offset,
-    /// Its entries.
+    /// Its log bytes.
+    pub log_len: Length,
+    /// Its entries whose payloads are missing.
     pub references: Vec<Reference>,
     /// Whether it was committed before its leader sent it: a node that catches up is the only one to wait for it.
     pub is_old: bool,
-}
-
-impl Want {
-    /// Log bytes of the batch.
-    #[must_use]
-    pub fn log_len(&self) -> Length {
-        crate::batch::data_len(&self.references)
-    }
 }
 
 /// What can be done about the message at the head of the queue.
@@ -71,8 +66,17 @@ pub(crate) struct Gate {
     /// How many of them, from the head on, were looked at for payloads that are missing.
     looked_at: usize,
     bytes: Length,
-    wanted: HashMap<LogId, Want>,
+    wanted: HashMap<LogId, Incomplete>,
     arrived: HashMap<LogId, Vec<NewEntry>>,
+    /// What came inline, until it was told.
+    inline: Vec<Reference>,
+}
+
+/// A batch of which some came inline.
+#[derive(Debug)]
+struct Incomplete {
+    want: Want,
+    present: Present,
 }
 
 #[derive(Debug)]
@@ -159,31 +163,59 @@ impl Gate {
             }
             // What cannot be read was never made by a node of ours; raft-rs' shell refuses it.
             let Ok(content) = Content::decode(&entry.content) else { continue };
-            let begin = end;
-            end = begin.map(|begin| begin + content.log_len());
-            let Content::Data(references) = content else { continue };
-            if self.arrived.contains_key(&entry.log_id) {
+            let (begin, log_len) = (end, content.log_len());
+            end = begin.map(|begin| begin + log_len);
+            let Content::Data(mut references) = content else { continue };
+            let log_id = entry.log_id;
+            if self.arrived.contains_key(&log_id) {
+                continue;
+            }
+            let waits = self.wanted.get(&log_id);
+            if waits.is_some_and(|it| entry.inline.is_empty() || !it.present.is_empty()) {
+                is_complete = false;
+                continue;
+            }
+            let present = inline::scatter(&references, &entry.inline);
+            if present.len() == references.len() {
+                // It may have been wanted since an earlier message that brought less of it.
+                self.wanted.remove(&log_id);
+                self.arrived.insert(log_id, present.into_iter().map(|(_, entry)| entry).collect());
+                self.inline.append(&mut references);
                 continue;
             }
             is_complete = false;
             if let Some(offset) = begin
-                && !self.wanted.contains_key(&entry.log_id)
+                && !self.wanted.contains_key(&log_id)
             {
-                let is_old = entry.log_id.index <= message.commit;
-                let want = Want { log_id: entry.log_id, offset, references, is_old };
-                self.wanted.insert(entry.log_id, want.clone());
-                newly.push(want);
+                let (mut ats, mut at) = (present.iter().map(|(at, _)| *at).peekable(), 0);
+                let is_here = |_: &mut Reference| {
+                    at += 1;
+                    ats.next_if_eq(&(at - 1)).is_some()
+                };
+                self.inline.extend(references.extract_if(.., is_here));
+                let is_old = log_id.index <= message.commit;
+                let want = Want { log_id, offset, log_len, references, is_old };
+                newly.push(want.clone());
+                self.wanted.insert(log_id, Incomplete { want, present });
             }
         }
         self.queue[at].end = end;
         is_complete
     }
 
-    /// Payloads of a wanted batch are here. Others are not kept.
-    pub(crate) fn arrive(&mut self, log_id: LogId, entries: Vec<NewEntry>) {
-        if self.wanted.remove(&log_id).is_some() {
-            self.arrived.insert(log_id, entries);
+    /// What was missing of a wanted batch is here. Others are not kept, nor what an earlier message of the batch left out.
+    pub(crate) fn arrive(&mut self, want: &Want, entries: Vec<NewEntry>) {
+        let is_wanted = |it: &Incomplete| it.want.references == want.references;
+        if self.wanted.get(&want.log_id).is_some_and(is_wanted)
+            && let Some(Incomplete { present, .. }) = self.wanted.remove(&want.log_id)
+        {
+            self.arrived.insert(want.log_id, inline::merge(present, entries));
         }
+    }
+
+    /// The entries that came inline since the last call: nobody will ask for an upload of theirs.
+    pub(crate) fn take_inline(&mut self) -> Vec<Reference> {
+        std::mem::take(&mut self.inline)
     }
 
     /// The entries of a batch that raft-rs has taken.
@@ -193,7 +225,7 @@ impl Gate {
 
     /// What is still wanted, in the log's order, the first of it.
     pub(crate) fn wanted(&self) -> Vec<Want> {
-        let mut wanted: Vec<&Want> = self.wanted.values().collect();
+        let mut wanted: Vec<&Want> = self.wanted.values().map(|it| &it.want).collect();
         wanted.sort_by_key(|want| want.offset);
         wanted.into_iter().take(WANTED_MAX).cloned().collect()
     }
@@ -216,8 +248,9 @@ fn last_of(message: &RaftMessage) -> LogId {
 mod tests {
     use bytes::Bytes;
     use loglog_proto::entry::{Kind, OVERHEAD};
+    use loglog_proto::limits::INLINE_BYTES_MAX;
     use loglog_proto::peer::{RaftEntry, RaftKind};
-    use loglog_proto::{Incarnation, NodeId, RaftId, Sequence, WriterId};
+    use loglog_proto::{Incarnation, NodeId, RaftId, Sequence, WriterId, crc32c};
 
     use super::*;
 
@@ -242,6 +275,7 @@ mod tests {
         let entry = |index: &u64| RaftEntry {
             log_id: LogId { term: Term::new(term), index: Index::new(*index) },
             content: Content::Data(vec![reference()]).encode(),
+            inline: Bytes::new(),
         };
         RaftMessage {
             kind: RaftKind::Append,
@@ -278,9 +312,9 @@ mod tests {
         assert_eq!(places, [(6, 500), (7, 500 + 10 + OVERHEAD as u64)]);
         assert!(wants.iter().all(|want| !want.is_old), "its leader waits for it");
         assert!(matches!(gate.pass(&log), Pass::Wait(wants) if wants.is_empty()), "asked for once");
-        gate.arrive(log_id(2, 7), entries());
+        gate.arrive(&wants[1], entries());
         assert!(matches!(gate.pass(&log), Pass::Wait(_)));
-        gate.arrive(log_id(2, 6), entries());
+        gate.arrive(&wants[0], entries());
         assert!(matches!(gate.pass(&log), Pass::Step(message) if message.entries.len() == 2));
         assert_eq!(gate.take(log_id(2, 6)).map(|entries| entries.len()), Some(1));
         assert!(gate.take(log_id(2, 6)).is_none());
@@ -302,11 +336,11 @@ mod tests {
             "not where the place is unknown"
         );
         assert!(gate.push(append(2, 2, 8, &[9])));
-        for index in [8, 7] {
-            gate.arrive(log_id(2, index), entries());
+        for want in wants[1..].iter().rev() {
+            gate.arrive(want, entries());
         }
         assert!(matches!(gate.pass(&log), Pass::Wait(_)), "first in, first out");
-        gate.arrive(log_id(2, 6), entries());
+        gate.arrive(&wants[0], entries());
         assert!(matches!(gate.pass(&log), Pass::Step(message) if message.entries.len() == 1));
     }
 
@@ -347,7 +381,81 @@ mod tests {
         assert!(!gate.push(append(2, 1, 5, &[6])));
         let Pass::Wait(wants) = gate.pass(&log) else { panic!() };
         assert_eq!(wants[0].log_id, log_id(3, 6));
-        gate.arrive(log_id(2, 6), entries());
+        gate.arrive(&Want { log_id: log_id(2, 6), ..wants[0].clone() }, entries());
         assert!(matches!(gate.pass(&log), Pass::Wait(_)), "another leader's payloads do not count");
+    }
+
+    /// A batch of a small payload, a large one and a small one, and its entries.
+    fn mixed(inline: Bytes) -> (RaftMessage, Vec<NewEntry>) {
+        let lengths = [10, INLINE_BYTES_MAX + 1, 20];
+        let entries = lengths.iter().zip(1..).map(|(length, sequence)| {
+            let payload = Bytes::from(vec![1; *length]);
+            let (payload_len, payload_crc) = (u32::try_from(*length).unwrap(), crc32c(&payload));
+            let sequence = Sequence::new(sequence);
+            Reference { sequence, payload_len, payload_crc, ..reference() }.entry(payload)
+        });
+        let entries: Vec<NewEntry> = entries.collect();
+        let references = entries.iter().map(|it| Reference {
+            writer: it.writer,
+            sequence: it.sequence,
+            payload_len: u32::try_from(it.payload.len()).unwrap(),
+            payload_crc: it.payload_crc,
+        });
+        let mut message = append(2, 1, 5, &[6]);
+        message.entries[0].content = Content::Data(references.collect()).encode();
+        message.entries[0].inline = inline;
+        (message, entries)
+    }
+
+    fn sequences(references: &[Reference]) -> Vec<u64> {
+        references.iter().map(|it| it.sequence.get()).collect()
+    }
+
+    #[test]
+    fn s32_what_came_inline_is_not_wanted() {
+        let (mut gate, log) = (Gate::default(), Log(5));
+        let (message, entries) = mixed(Bytes::from_static(&[1; 30]));
+        assert!(gate.push(message));
+        let Pass::Wait(wants) = gate.pass(&log) else { panic!() };
+        assert_eq!(sequences(&wants[0].references), [2]);
+        assert_eq!(wants[0].log_len, Length::of(30 + INLINE_BYTES_MAX + 1 + 3 * OVERHEAD));
+        assert_eq!(sequences(&gate.take_inline()), [1, 3]);
+        gate.arrive(&wants[0], vec![entries[1].clone()]);
+        assert!(matches!(gate.pass(&log), Pass::Step(_)));
+        assert_eq!(gate.take(log_id(2, 6)), Some(entries));
+    }
+
+    #[test]
+    fn s32_what_all_came_inline_does_not_wait() {
+        let (mut gate, log) = (Gate::default(), Log(5));
+        let reference = Reference { payload_crc: crc32c(&[0; 10]), ..reference() };
+        let mut message = append(2, 1, 5, &[6]);
+        message.entries[0].content = Content::Data(vec![reference]).encode();
+        // First without, as a leader does that has it on its disk only; then the same with.
+        assert!(gate.push(message.clone()));
+        assert!(matches!(gate.pass(&log), Pass::Wait(wants) if wants.len() == 1));
+        message.entries[0].inline = Bytes::from_static(&[0; 10]);
+        assert!(gate.push(message));
+        assert!(matches!(gate.pass(&log), Pass::Wait(wants) if wants.is_empty()));
+        assert!(gate.wanted().is_empty());
+        assert!(matches!(gate.pass(&log), Pass::Step(_)));
+        assert_eq!(gate.take(log_id(2, 6)), Some(vec![reference.entry(Bytes::from_static(&[0; 10]))]));
+        assert_eq!(sequences(&gate.take_inline()), [1]);
+    }
+
+    #[test]
+    fn s31_other_bytes_than_the_leaders_do_not_count_though_they_came_inline() {
+        let (mut gate, log) = (Gate::default(), Log(5));
+        let (message, entries) = mixed(Bytes::from_static(&[2; 30]));
+        assert!(gate.push(message));
+        let Pass::Wait(wants) = gate.pass(&log) else { panic!() };
+        assert_eq!(sequences(&wants[0].references), [1, 2, 3]);
+        // What would have been missing otherwise.
+        let less = Want { references: wants[0].references[1..2].to_vec(), ..wants[0].clone() };
+        gate.arrive(&less, vec![entries[1].clone()]);
+        assert!(matches!(gate.pass(&log), Pass::Wait(_)));
+        gate.arrive(&wants[0], entries.clone());
+        assert!(matches!(gate.pass(&log), Pass::Step(_)));
+        assert_eq!(gate.take(log_id(2, 6)), Some(entries));
     }
 }

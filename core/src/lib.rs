@@ -13,6 +13,7 @@ pub mod control;
 pub mod copies;
 pub mod effects;
 pub mod gate;
+mod inline;
 pub mod membership;
 pub mod old_batches;
 pub mod repair;

@@ -300,6 +300,19 @@ impl UploadBuffer {
         (count > 0).then_some((first, begin..begin + count))
     }
 
+    /// Lets go of what is held of `references`: their entries came with their payloads.
+    pub fn release(&mut self, references: &[Reference]) {
+        let mut rest = references;
+        while self.payloads > 0 && !rest.is_empty() {
+            let Some((first, ats)) = self.run(rest) else {
+                rest = &rest[1..];
+                continue;
+            };
+            rest = &rest[ats.len()..];
+            self.set(first, ats, PartState::Gone);
+        }
+    }
+
     /// Lets go of `key`, and of what came before it in its upload: their entries are on their way to the disk.
     pub fn remove_until(&mut self, key: Key) {
         if let Some((first, _, at)) = self.place(key) {

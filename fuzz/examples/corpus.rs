@@ -195,8 +195,10 @@ fn peer_messages(contents: &[(&str, bytes::Bytes)]) {
         }))
     };
     let snapshot = contents.iter().find(|(name, _)| *name == "snapshot").map(|(_, bytes)| bytes.clone());
-    let entry =
-        |(_, content): &(&str, bytes::Bytes)| RaftEntry { log_id: log_id(3, 10), content: content.clone() };
+    let entry = |(_, content): &(&str, bytes::Bytes)| {
+        let inline = bytes::Bytes::from_static(b"small payloads");
+        RaftEntry { log_id: log_id(3, 10), content: content.clone(), inline }
+    };
     let entries: Vec<RaftEntry> = contents.iter().map(entry).collect();
     let (header, bytes) = segments(2).remove(1);
     let header = loglog_proto::header::SegmentHeader::decode(&header).expect("a header");

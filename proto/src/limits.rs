@@ -20,6 +20,9 @@ pub const BATCH_BYTES_MAX: usize = ENTRY_BYTES_MAX;
 /// The most entries in one batch.
 pub const BATCH_ENTRIES_MAX: usize = 16_384;
 
+/// The largest payload that travels in the leader's messages to followers. Clients upload larger ones only.
+pub const INLINE_BYTES_MAX: usize = 512;
+
 /// G of SAFETY S3: the most bytes that may be written and not yet synced. A constant of the format,
 /// since recovery tells a torn tail from corruption by it (S9).
 pub const WRITE_GROUP_BYTES_MAX: Length = Length::new(32 << 20);

@@ -223,6 +223,9 @@ pub struct RaftEntry {
     pub log_id: LogId,
     /// What `core::batch` made of it.
     pub content: Bytes,
+    /// Its payloads of up to [`INLINE_BYTES_MAX`](crate::limits::INLINE_BYTES_MAX), one behind the other, where they are at hand; empty:
+    /// they come as larger ones do.
+    pub inline: Bytes,
 }
 
 /// Asks for raw log bytes: those of the batches from `first` to `last`.
@@ -288,7 +291,7 @@ pub struct Seek {
 
 const NO_ID: RequestId = RequestId::new(0);
 const RAFT_FIELDS: u32 = 11;
-const ENTRY_FIELDS: u32 = 3;
+const ENTRY_FIELDS: u32 = 4;
 
 impl PeerMessage {
     /// Appends the message's frame to `out`.
@@ -504,6 +507,7 @@ fn write_raft(out: &mut BytesMut, it: &RaftMessage) {
         to.uint(u64::from(entry.log_id.term.get()));
         to.uint(entry.log_id.index.get());
         to.payload(&entry.content);
+        to.payload(&entry.inline);
     }
     to.finish();
 }
@@ -536,7 +540,8 @@ fn read_raft(from: &mut Reader<'_>) -> Result<RaftMessage, FrameError> {
     for _ in 0..entries {
         let log_id =
             LogId { term: term(from, "entry's term")?, index: Index::new(from.uint("entry's index")?) };
-        message.entries.push(RaftEntry { log_id, content: from.payload("entry's content")? });
+        let content = from.payload("entry's content")?;
+        message.entries.push(RaftEntry { log_id, content, inline: from.payload("entry's inline payloads")? });
     }
     Ok(message)
 }
@@ -631,7 +636,8 @@ mod tests {
             address: "a:1".to_owned(),
         };
         let last = LogId { term: Term::new(3), index: Index::new(9) };
-        let entry = RaftEntry { log_id: last, content: Bytes::from_static(b"xy") };
+        let (content, inline) = (Bytes::from_static(b"xy"), Bytes::from_static(b"z"));
+        let entry = RaftEntry { log_id: last, content, inline };
         let copy =
             Copy { id: RequestId::new(5), first: Index::new(4), last, offset: Offset::new(64), limit: 100 };
         let copied = Copied {
@@ -668,8 +674,8 @@ mod tests {
             ),
             (
                 raft(RaftKind::Append, vec![entry]),
-                "00000027 dc0010 24 00 01 cf0000000700000001 cf0000000700000002 03 02 09 08 02 c2 00 c400 \
-                 03 09 c402 7879",
+                "0000002a dc0011 24 00 01 cf0000000700000001 cf0000000700000002 03 02 09 08 02 c2 00 c400 \
+                 03 09 c402 7879 c401 7a",
             ),
             (
                 raft(RaftKind::Heartbeat, Vec::new()),

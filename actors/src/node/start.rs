@@ -149,6 +149,7 @@ impl Node {
             supervisor: supervisor.clone(),
             waiters: waiters.clone(),
             uploads: uploads.clone(),
+            upload_bytes: Arc::clone(&upload_bytes),
             peers: None,
             here: None,
             slot: slot.clone(),

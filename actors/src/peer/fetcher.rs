@@ -148,7 +148,7 @@ impl Fetcher {
         let (identity, idle, log_id) = (Arc::clone(&self.identity), Rc::clone(&self.idle), want.log_id);
         let (slots, traffic, pace) = (Arc::clone(&self.slots), Arc::clone(&self.traffic), self.pace.clone());
         let fetching = async move {
-            let bytes = want.log_len().get();
+            let bytes = want.log_len.get();
             let _slots = slots.acquire_many(slots_for(bytes)).await.map_err(io::Error::other)?;
             if want.is_old {
                 pace.take(bytes).await;
@@ -275,7 +275,7 @@ async fn copy(identity: &SharedIdentity, idle: &Pool, peer: &Member, want: &Want
         first: want.log_id.index,
         last: want.log_id,
         offset: want.offset,
-        limit: want.log_len().get(),
+        limit: want.log_len.get(),
     };
     match socket::ask(&mut connection, &PeerMessage::Copy(copy), &mut BytesMut::new()).await? {
         PeerMessage::Copied(copied) => {

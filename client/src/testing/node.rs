@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use loglog_proto::check::Checked;
 use loglog_proto::error::{Code, Refusal};
-use loglog_proto::limits::FRAME_BYTES_MAX;
+use loglog_proto::limits::{FRAME_BYTES_MAX, INLINE_BYTES_MAX};
 use loglog_proto::request::{PROTOCOL_VERSION, Read, Request, RequestBody, Upload};
 use loglog_proto::response::{Data, MemberAddress, Response, ResponseBody, Status, Welcome, WireLimits};
 use loglog_proto::{ClusterId, Length, NodeId, Offset, frame};
@@ -403,7 +403,7 @@ fn handle(shared: &Arc<Shared>, number: u64, request: Request, to: &mpsc::Unboun
     let _ = to.send(Response { id, body });
 }
 
-/// Bytes that tell one append from another.
+/// Bytes that tell one append from another, so many that clients upload them.
 pub(crate) fn numbered(number: u32) -> Bytes {
-    Bytes::copy_from_slice(&number.to_le_bytes())
+    Bytes::from(number.to_le_bytes().repeat(INLINE_BYTES_MAX / 4 + 1))
 }

@@ -1,13 +1,15 @@
 //! Feed: one pipeline's way to the lanes.
 //!
 //! Owns:   how far the pipeline has uploaded, and how far its appends have their outcome.
-//! Keeps:  an append is uploaded when it is sent for the first time, never again.
+//! Keeps:  an append is uploaded when it is sent for the first time, never again, and only if the leader does not carry it to the nodes
+//!         by itself.
 //! Never:  waits, or holds a payload itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use loglog_proto::Sequence;
+use loglog_proto::limits::INLINE_BYTES_MAX;
 use loglog_proto::request::Append;
 use tokio::sync::watch;
 
@@ -35,6 +37,15 @@ pub(crate) struct Feed {
 /// Chunks that are cut and not yet handed to the lanes.
 pub(crate) struct Cut(Vec<Arc<Chunk>>);
 
+fn payload_len(append: &Append) -> usize {
+    append.payload.as_ref().map_or(0, bytes::Bytes::len)
+}
+
+/// Smaller ones come to the nodes with their leader's messages.
+fn is_for_uploads(append: &Append) -> bool {
+    payload_len(append) > INLINE_BYTES_MAX
+}
+
 impl Feed {
     pub(super) fn new(lanes: watch::Receiver<Lanes>, ids: Arc<AtomicU64>, budget: usize) -> Self {
         // All that is in flight may be offered at once: a lane that takes less of it has the nodes carry the rest to each other. What
@@ -60,11 +71,12 @@ impl Feed {
         }
         let most = CHUNK_BYTES.min(self.limit);
         let mut rest = &sends[new..];
-        while !rest.is_empty() {
+        while let Some(at) = rest.iter().position(|(_, append)| is_for_uploads(append)) {
+            rest = &rest[at..];
             let (mut bytes, first) = (0, rest[0].1.sequence.get());
             let fits = rest.iter().zip(first..).take_while(|((_, append), sequence)| {
-                bytes += append.payload.as_ref().map_or(0, bytes::Bytes::len) + size_of::<Append>();
-                bytes <= most && append.sequence.get() == *sequence
+                bytes += payload_len(append) + size_of::<Append>();
+                bytes <= most && append.sequence.get() == *sequence && is_for_uploads(append)
             });
             let (chunk, others) = rest.split_at(fits.count().max(1));
             let appends = chunk.iter().map(|(_, append)| append);

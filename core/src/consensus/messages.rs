@@ -48,7 +48,7 @@ pub(super) fn outgoing(mut message: Message) -> Option<RaftMessage> {
         entries: message
             .entries
             .into_iter()
-            .map(|entry| RaftEntry { log_id: log_id(&entry), content: entry.data })
+            .map(|entry| RaftEntry { log_id: log_id(&entry), content: entry.data, inline: Bytes::new() })
             .collect(),
     })
 }
@@ -164,6 +164,7 @@ mod tests {
                 entries: vec![entry(RaftEntry {
                     log_id: LogId { term: Term::new(3), index: Index::new(10) },
                     content: Bytes::from_static(b"content"),
+                    inline: Bytes::new(),
                 })]
                 .into(),
                 ..Message::default()

@@ -4,10 +4,9 @@
 //! Keeps:  nothing a peer says makes raft-rs panic; what it says about the log waits for its payloads (S32).
 
 use bytes::Bytes;
-use loglog_proto::entry::Kind;
+use loglog_proto::limits::BATCH_BYTES;
 use loglog_proto::peer::{PeerAccepted, RaftKind, RaftMessage};
 use loglog_proto::{Index, LogId, RaftId, Term};
-use loglog_storage::NewEntry;
 use raft::{ProgressState, SnapshotStatus};
 
 use super::{Consensus, Role, entry, messages, own_id};
@@ -15,10 +14,14 @@ use crate::batch::{Content, is_content};
 use crate::control::{Control, SnapshotContent};
 use crate::effects::{Effects, Install};
 use crate::gate::{Pass, Want};
+use crate::inline;
 use crate::write_queue::Truncation;
 
 /// Beyond this no log comes: what says so was never said by a node of ours.
 const INDEX_MAX: Index = Index::new(1 << 62);
+
+/// The most bytes of small payloads in one message: those of a few batches.
+const INLINE_OF_MESSAGE_MAX: usize = 4 * BATCH_BYTES;
 
 /// What a peer said that no node of ours would say, or not to us.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -143,7 +146,7 @@ impl<T> Consensus<T> {
         Ok(())
     }
 
-    /// The payloads of a batch that was wanted.
+    /// The payloads that were wanted for a batch.
     ///
     /// # Errors
     /// [`PeerError::Payloads`] if they are not what the references say (S31).
@@ -158,15 +161,9 @@ impl<T> Consensus<T> {
             {
                 return Err(PeerError::Payloads { log_id: want.log_id });
             }
-            entries.push(NewEntry {
-                kind: Kind::Data,
-                writer: reference.writer,
-                sequence: reference.sequence,
-                payload,
-                payload_crc: reference.payload_crc,
-            });
+            entries.push(reference.entry(payload));
         }
-        self.gate.arrive(want.log_id, entries);
+        self.gate.arrive(want, entries);
         Ok(())
     }
 
@@ -203,7 +200,11 @@ impl<T> Consensus<T> {
     /// Lets append messages through whose payloads are here.
     pub(super) fn pass_gate(&mut self, wall_clock_ms: u64, effects: &mut Effects<T>) {
         loop {
-            match self.gate.pass(self.raw.raft.store()) {
+            let pass = self.gate.pass(self.raw.raft.store());
+            let inline = self.gate.take_inline();
+            let is_more_here = !inline.is_empty();
+            effects.inline.extend(inline);
+            match pass {
                 Pass::Step(message) => {
                     self.hear(*message);
                     // The next message is judged by a log that has taken this one.
@@ -211,7 +212,10 @@ impl<T> Consensus<T> {
                 }
                 Pass::Wait(wants) => {
                     effects.wants.extend(wants);
-                    return;
+                    // A later message may bring what the head waits for.
+                    if !is_more_here {
+                        return;
+                    }
                 }
                 Pass::Empty => return,
             }
@@ -232,12 +236,18 @@ impl<T> Consensus<T> {
     }
 
     /// As it travels; the entry that opens a term, and one that changes the members, get the payload they have in our log, which
-    /// raft-rs does not know.
+    /// raft-rs does not know, and others their small payloads, as long as these are in memory.
     pub(super) fn outgoing(&self, message: raft::eraftpb::Message) -> Option<RaftMessage> {
         let mut message = messages::outgoing(message)?;
         if message.kind == RaftKind::Append {
             for entry in message.entries.iter_mut().filter(|entry| !is_content(&entry.content)) {
                 entry.content = self.raw.store().content_of(entry.log_id)?;
+            }
+            let mut room = INLINE_OF_MESSAGE_MAX;
+            for entry in &mut message.entries {
+                let Some(batch) = self.write.unsynced(entry.log_id) else { continue };
+                entry.inline = inline::gather(batch, room);
+                room -= entry.inline.len();
             }
         }
         Some(message)

@@ -3,14 +3,16 @@
 //! ```text
 //!     at   0          8
 //!          ┌──────────┬───────────────────────────────┐
-//!          │ id, u64  │ filler, 0 to 255 bytes;       │
-//!          │          │ of one in 64 some 12,000      │
+//!          │ id, u64  │ filler, 0 to 255 bytes; of    │
+//!          │          │ half 512 more, of one in 64   │
+//!          │          │ 12,000                        │
 //!          └──────────┴───────────────────────────────┘
 //! ```
 //!
 //! Keeps:  a payload with one other byte, or one byte more or less, is nobody's.
 
 use bytes::Bytes;
+use loglog_proto::limits::INLINE_BYTES_MAX;
 
 use super::OpId;
 
@@ -21,8 +23,15 @@ const ID: usize = 8;
 pub fn payload_len(op: OpId) -> usize {
     let mixed = mix(op.0);
     let small = usize::from(mixed.to_le_bytes()[0]);
-    let is_large = (mixed >> 8).is_multiple_of(64);
-    ID + if is_large { 12_000 + small } else { small }
+    // Half of them come in the leader's messages, the others from uploads or fetches.
+    let more = if (mixed >> 8).is_multiple_of(64) {
+        12_000
+    } else if (mixed >> 16).is_multiple_of(2) {
+        INLINE_BYTES_MAX
+    } else {
+        0
+    };
+    ID + more + small
 }
 
 /// What `op` appends.

@@ -66,7 +66,7 @@ impl World {
             first: want.log_id.index,
             last: want.log_id,
             offset: want.offset,
-            limit: want.log_len().get(),
+            limit: want.log_len.get(),
         };
         if !self.is_cut(at, to) {
             let delay = self.delay(at, to);

@@ -87,7 +87,7 @@ impl World {
     fn carry_out(&mut self, at: At, effects: Effects<Token>) {
         let Effects { save, groups, members, messages, standing, wants, fetches, committed, mark, .. } =
             effects;
-        let Effects { trim, install, answers, .. } = effects;
+        let Effects { inline, trim, install, answers, .. } = effects;
         let generation = self.nodes[at].generation;
         if let Some(state) = save
             && (self.dies(at) || !self.save(at, *state))
@@ -159,6 +159,7 @@ impl World {
             }
             self.look_soon(at);
         }
+        self.nodes[at].uploads.release(&inline);
         for fetch in fetches {
             let delay = self.rng.random_range(100..3000) * self.nodes[at].slow;
             self.queue.push(delay, Event::OldRead { at, generation, fetch });

@@ -13,7 +13,7 @@ use loglog_proto::{Length, LogId, Offset, Sequence, Term, WriterId};
 use crate::error::IoFailure;
 
 /// An entry to be written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewEntry {
     /// What it is for.
     pub kind: Kind,

@@ -1,0 +1,133 @@
+//! Inline payloads: small ones travel in the leader's message, behind their references.
+//!
+//! Owns:   which payloads these are, and their form there: one behind the other, in the batch's order.
+//! Keeps:  what came inline is what the references name, or counts as nothing (S31); then it comes as all others do.
+
+use bytes::{Bytes, BytesMut};
+use loglog_proto::crc32c;
+use loglog_proto::entry::Kind;
+use loglog_proto::limits::INLINE_BYTES_MAX;
+use loglog_storage::{NewBatch, NewEntry};
+
+use crate::batch::Reference;
+
+/// A batch's entries that are here, each with its place in the batch, in order.
+pub(crate) type Present = Vec<(usize, NewEntry)>;
+
+/// The small payloads of a batch; none if they are more than `room` bytes.
+pub(crate) fn gather(batch: &NewBatch, room: usize) -> Bytes {
+    let small = || {
+        let data = batch.entries.iter().filter(|entry| entry.kind == Kind::Data);
+        data.map(|entry| &entry.payload).filter(|payload| payload.len() <= INLINE_BYTES_MAX)
+    };
+    let bytes = small().map(Bytes::len).sum();
+    if bytes > room {
+        return Bytes::new();
+    }
+    let mut inline = BytesMut::with_capacity(bytes);
+    small().for_each(|payload| inline.extend_from_slice(payload));
+    inline.freeze()
+}
+
+/// The entries whose payloads came inline. Of small payloads all came, or none; an empty one is always here.
+pub(crate) fn scatter(references: &[Reference], inline: &Bytes) -> Present {
+    let most = if inline.is_empty() { 0 } else { INLINE_BYTES_MAX };
+    let (mut present, mut rest) = (Present::new(), inline.clone());
+    for (at, reference) in references.iter().enumerate() {
+        let length = reference.payload_len as usize;
+        if length > most {
+            continue;
+        }
+        if length > rest.len() || crc32c(&rest[..length]) != reference.payload_crc {
+            return Present::new();
+        }
+        present.push((at, reference.entry(rest.split_to(length))));
+    }
+    if rest.is_empty() { present } else { Present::new() }
+}
+
+/// The whole batch, of what was here and what was brought.
+pub(crate) fn merge(present: Present, brought: Vec<NewEntry>) -> Vec<NewEntry> {
+    if present.is_empty() {
+        return brought;
+    }
+    let mut merged = Vec::with_capacity(present.len() + brought.len());
+    let mut brought = brought.into_iter();
+    for (at, entry) in present {
+        let before = at - merged.len();
+        merged.extend(brought.by_ref().take(before));
+        merged.push(entry);
+    }
+    merged.extend(brought);
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use loglog_proto::{Index, LogId, Offset, Sequence, Term, WriterId};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn batch(lengths: &[usize]) -> NewBatch {
+        let entry = |(at, length): (usize, &usize)| {
+            let payload = Bytes::from(vec![u8::try_from(at % 251).unwrap(); *length]);
+            let sequence = Sequence::new(at as u64 + 1);
+            let payload_crc = crc32c(&payload);
+            NewEntry { kind: Kind::Data, writer: WriterId::new(7), sequence, payload, payload_crc }
+        };
+        let log_id = LogId { term: Term::new(1), index: Index::new(2) };
+        NewBatch { log_id, offset: Offset::ZERO, entries: lengths.iter().enumerate().map(entry).collect() }
+    }
+
+    fn references(batch: &NewBatch) -> Vec<Reference> {
+        let reference = |entry: &NewEntry| Reference {
+            writer: entry.writer,
+            sequence: entry.sequence,
+            payload_len: u32::try_from(entry.payload.len()).unwrap(),
+            payload_crc: entry.payload_crc,
+        };
+        batch.entries.iter().map(reference).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_inline_and_what_is_brought_make_the_batch(
+            lengths in proptest::collection::vec(prop_oneof![Just(0), 1..600usize, Just(INLINE_BYTES_MAX), Just(INLINE_BYTES_MAX + 1)], 1..40),
+        ) {
+            let batch = batch(&lengths);
+            let present = scatter(&references(&batch), &gather(&batch, usize::MAX));
+            let (small, large): (Vec<_>, Vec<_>) =
+                batch.entries.iter().cloned().partition(|entry| entry.payload.len() <= INLINE_BYTES_MAX);
+            prop_assert_eq!(present.iter().map(|(_, entry)| entry.clone()).collect::<Vec<_>>(), small);
+            prop_assert_eq!(merge(present, large), batch.entries);
+        }
+
+        #[test]
+        fn s31_other_bytes_are_none(at in 0..300usize, bit in 0..8u32) {
+            let batch = batch(&[100, 0, 200]);
+            let mut inline = gather(&batch, usize::MAX).to_vec();
+            inline[at] ^= 1 << bit;
+            prop_assert_eq!(scatter(&references(&batch), &inline.into()), Present::new());
+        }
+    }
+
+    #[test]
+    fn s31_too_few_or_too_many_bytes_are_none() {
+        let batch = batch(&[100, 2000, 1]);
+        let (references, inline) = (references(&batch), gather(&batch, usize::MAX));
+        assert_eq!(scatter(&references, &inline).len(), 2);
+        for wrong in [inline.slice(..100), inline.slice(1..), Bytes::from([&inline[..], &[0]].concat())] {
+            assert_eq!(scatter(&references, &wrong), Present::new());
+        }
+        assert_eq!(scatter(&references, &Bytes::new()), Present::new());
+    }
+
+    #[test]
+    fn an_empty_payload_needs_none() {
+        let batch = batch(&[0, 5, 0]);
+        let present = scatter(&references(&batch), &Bytes::new());
+        assert_eq!(present.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [0, 2]);
+        assert_eq!(merge(present, vec![batch.entries[1].clone()]), batch.entries);
+    }
+}
