@@ -12,7 +12,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use loglog_proto::peer::RaftMessage;
+use loglog_proto::peer::{RaftEntry, RaftMessage};
 use loglog_proto::{Index, Length, LogId, Offset, Term};
 use loglog_storage::NewEntry;
 
@@ -66,6 +66,12 @@ pub(crate) struct Gate {
     /// How many of them, from the head on, were looked at for payloads that are missing.
     looked_at: usize,
     bytes: Length,
+    payloads: Payloads,
+}
+
+/// What is here of the batches that queue, and what is not.
+#[derive(Debug, Default)]
+struct Payloads {
     wanted: HashMap<LogId, Incomplete>,
     arrived: HashMap<LogId, Vec<NewEntry>>,
     /// What came inline, until it was told.
@@ -117,7 +123,7 @@ impl Gate {
 
     /// Whether payloads are wanted for a batch before this index.
     pub(crate) fn waits_below(&self, index: Index) -> bool {
-        self.wanted.keys().any(|log_id| log_id.index < index)
+        self.payloads.wanted.keys().any(|log_id| log_id.index < index)
     }
 
     /// Looks at the head of the queue. While it waits, what is missing for those behind it is wanted too: all of it comes in the
@@ -128,8 +134,8 @@ impl Gate {
             // raft-rs will say no to it whatever it brings.
             let mut message = self.pop();
             for entry in message.entries.drain(..) {
-                self.wanted.remove(&entry.log_id);
-                self.arrived.remove(&entry.log_id);
+                self.payloads.wanted.remove(&entry.log_id);
+                self.payloads.arrived.remove(&entry.log_id);
             }
             return Pass::Step(Box::new(message));
         }
@@ -165,67 +171,32 @@ impl Gate {
             let Ok(content) = Content::decode(&entry.content) else { continue };
             let (begin, log_len) = (end, content.log_len());
             end = begin.map(|begin| begin + log_len);
-            let Content::Data(mut references) = content else { continue };
-            let log_id = entry.log_id;
-            if self.arrived.contains_key(&log_id) {
-                continue;
-            }
-            let waits = self.wanted.get(&log_id);
-            if waits.is_some_and(|it| entry.inline.is_empty() || !it.present.is_empty()) {
-                is_complete = false;
-                continue;
-            }
-            let present = inline::scatter(&references, &entry.inline);
-            if present.len() == references.len() {
-                // It may have been wanted since an earlier message that brought less of it.
-                self.wanted.remove(&log_id);
-                self.arrived.insert(log_id, present.into_iter().map(|(_, entry)| entry).collect());
-                self.inline.append(&mut references);
-                continue;
-            }
-            is_complete = false;
-            if let Some(offset) = begin
-                && !self.wanted.contains_key(&log_id)
-            {
-                let (mut ats, mut at) = (present.iter().map(|(at, _)| *at).peekable(), 0);
-                let is_here = |_: &mut Reference| {
-                    at += 1;
-                    ats.next_if_eq(&(at - 1)).is_some()
-                };
-                self.inline.extend(references.extract_if(.., is_here));
-                let is_old = log_id.index <= message.commit;
-                let want = Want { log_id, offset, log_len, references, is_old };
-                newly.push(want.clone());
-                self.wanted.insert(log_id, Incomplete { want, present });
-            }
+            let Content::Data(references) = content else { continue };
+            let is_old = entry.log_id.index <= message.commit;
+            is_complete &= self.payloads.complete(entry, references, (begin, log_len), is_old, newly);
         }
         self.queue[at].end = end;
         is_complete
     }
 
-    /// What was missing of a wanted batch is here. Others are not kept, nor what an earlier message of the batch left out.
+    /// What was missing of a wanted batch is here. Others are not kept.
     pub(crate) fn arrive(&mut self, want: &Want, entries: Vec<NewEntry>) {
-        let is_wanted = |it: &Incomplete| it.want.references == want.references;
-        if self.wanted.get(&want.log_id).is_some_and(is_wanted)
-            && let Some(Incomplete { present, .. }) = self.wanted.remove(&want.log_id)
-        {
-            self.arrived.insert(want.log_id, inline::merge(present, entries));
-        }
+        self.payloads.arrive(want, entries);
     }
 
     /// The entries that came inline since the last call: nobody will ask for an upload of theirs.
     pub(crate) fn take_inline(&mut self) -> Vec<Reference> {
-        std::mem::take(&mut self.inline)
+        std::mem::take(&mut self.payloads.inline)
     }
 
     /// The entries of a batch that raft-rs has taken.
     pub(crate) fn take(&mut self, log_id: LogId) -> Option<Vec<NewEntry>> {
-        self.arrived.remove(&log_id)
+        self.payloads.arrived.remove(&log_id)
     }
 
     /// What is still wanted, in the log's order, the first of it.
     pub(crate) fn wanted(&self) -> Vec<Want> {
-        let mut wanted: Vec<&Want> = self.wanted.values().map(|it| &it.want).collect();
+        let mut wanted: Vec<&Want> = self.payloads.wanted.values().map(|it| &it.want).collect();
         wanted.sort_by_key(|want| want.offset);
         wanted.into_iter().take(WANTED_MAX).cloned().collect()
     }
@@ -235,6 +206,59 @@ impl Gate {
         self.bytes = Length::new(self.bytes.get() - length.get());
         self.looked_at = self.looked_at.saturating_sub(1);
         message
+    }
+}
+
+impl Payloads {
+    /// Whether all payloads of a batch are here. What is missing is wanted, once it is known where the batch will begin.
+    fn complete(
+        &mut self,
+        entry: &RaftEntry,
+        mut references: Vec<Reference>,
+        (begin, log_len): (Option<Offset>, Length),
+        is_old: bool,
+        newly: &mut Vec<Want>,
+    ) -> bool {
+        let log_id = entry.log_id;
+        if self.arrived.contains_key(&log_id) {
+            return true;
+        }
+        let waits = self.wanted.get(&log_id);
+        if waits.is_some_and(|it| entry.inline.is_empty() || !it.present.is_empty()) {
+            return false;
+        }
+        let present = inline::scatter(&references, &entry.inline);
+        if present.len() == references.len() {
+            // It may have been wanted since an earlier message that brought less of it.
+            self.wanted.remove(&log_id);
+            self.arrived.insert(log_id, present.into_iter().map(|(_, entry)| entry).collect());
+            self.inline.append(&mut references);
+            return true;
+        }
+        if let Some(offset) = begin
+            && !self.wanted.contains_key(&log_id)
+        {
+            let (mut ats, mut at) = (present.iter().map(|(at, _)| *at).peekable(), 0);
+            let is_here = |_: &mut Reference| {
+                at += 1;
+                ats.next_if_eq(&(at - 1)).is_some()
+            };
+            self.inline.extend(references.extract_if(.., is_here));
+            let want = Want { log_id, offset, log_len, references, is_old };
+            newly.push(want.clone());
+            self.wanted.insert(log_id, Incomplete { want, present });
+        }
+        false
+    }
+
+    /// Not kept is what another message of the batch, which brought more or less of it, had left out.
+    fn arrive(&mut self, want: &Want, entries: Vec<NewEntry>) {
+        let is_wanted = |it: &Incomplete| it.want.references == want.references;
+        if self.wanted.get(&want.log_id).is_some_and(is_wanted)
+            && let Some(Incomplete { present, .. }) = self.wanted.remove(&want.log_id)
+        {
+            self.arrived.insert(want.log_id, inline::merge(present, entries));
+        }
     }
 }
 
@@ -249,7 +273,7 @@ mod tests {
     use bytes::Bytes;
     use loglog_proto::entry::{Kind, OVERHEAD};
     use loglog_proto::limits::INLINE_BYTES_MAX;
-    use loglog_proto::peer::{RaftEntry, RaftKind};
+    use loglog_proto::peer::RaftKind;
     use loglog_proto::{Incarnation, NodeId, RaftId, Sequence, WriterId, crc32c};
 
     use super::*;
