@@ -19,6 +19,7 @@ use loglog_core::seek::Seek;
 use loglog_core::upload::{ClientId, UploadLimits};
 use loglog_core::{Answer, Append, Role, UploadBuffer as Buffer};
 use loglog_proto::error::{Code, Refusal};
+use loglog_proto::limits::INLINE_BYTES_MAX;
 use loglog_proto::{Length, LogId, Sequence, WriterId, crc32c, peer, request};
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -293,13 +294,18 @@ impl UploadBuffer {
         self.show_bytes();
     }
 
-    /// Whether waiting for clients to upload what a small batch misses would be in vain.
+    /// Whether waiting for clients to upload what a batch misses would be in vain.
     fn is_unlikely(&self, want: &Want) -> bool {
         let now = self.now_ms();
-        let uploads = |writer| self.uploaders.get(writer).is_some_and(|at| now < *at + UPLOADER_MS);
-        let missing = |it: &&Reference| !self.buffer.holds((it.writer, it.sequence));
-        want.log_len <= FETCHED_AT_ONCE
-            && want.references.iter().filter(missing).any(|it| !uploads(&it.writer))
+        let uploads =
+            |writer: &WriterId| self.uploaders.get(writer).is_some_and(|at| now < *at + UPLOADER_MS);
+        let is_missing = |it: &Reference| !self.buffer.holds((it.writer, it.sequence));
+        let is_small_batch = want.log_len <= FETCHED_AT_ONCE;
+        // A small payload did not come inline, as it should have: clients upload larger ones only.
+        let is_unlikely = |it: &Reference| {
+            it.payload_len as usize <= INLINE_BYTES_MAX || (is_small_batch && !uploads(&it.writer))
+        };
+        want.references.iter().any(|it| is_unlikely(it) && is_missing(it))
     }
 
     fn pass_on(&self, Joined { appends, refused }: Joined) {
@@ -343,17 +349,8 @@ impl UploadBuffer {
     }
 
     fn hand_over(&mut self, want: Want, payloads: Vec<Bytes>) {
-        self.note_delivered(&want.references);
-        if let Some(consensus) = self.consensus.get() {
-            // A consensus that is down wants them again when it is up.
-            let _ = consensus.tell(Payloads { want, payloads });
-        }
-    }
-
-    /// What is uploaded of these from now on comes too late.
-    fn note_delivered(&mut self, references: &[Reference]) {
         // Nearly always many of one writer, one behind the other.
-        for run in references.chunk_by(|one, next| one.writer == next.writer) {
+        for run in want.references.chunk_by(|one, next| one.writer == next.writer) {
             if let Some(last) = run.iter().map(|it| it.sequence).max() {
                 let delivered = self.delivered.entry(run[0].writer).or_insert(last);
                 *delivered = last.max(*delivered);
@@ -361,6 +358,10 @@ impl UploadBuffer {
         }
         if self.delivered.len() > WRITERS_MAX {
             self.delivered.clear();
+        }
+        if let Some(consensus) = self.consensus.get() {
+            // A consensus that is down wants them again when it is up.
+            let _ = consensus.tell(Payloads { want, payloads });
         }
     }
 
@@ -472,8 +473,8 @@ impl Handler<Unneeded> for UploadBuffer {
     type Result = ();
 
     fn handle(&mut self, Unneeded(references): Unneeded, _ctx: &mut Self::Context) {
+        // Not all that came before them is here: nothing is to be concluded for later uploads.
         self.buffer.release(&references);
-        self.note_delivered(&references);
         self.show_bytes();
     }
 }

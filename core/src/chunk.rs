@@ -73,12 +73,14 @@ impl Chunk {
 pub fn payloads(want: &Want, bytes: &Bytes) -> Result<Vec<Bytes>, String> {
     let (mut walk, mut found) = (Entries::new(want.offset, bytes), Vec::new());
     while let Some(entry) = walk.next_entry().map_err(|error| error.to_string())? {
-        let Prefix { term, last_of_batch, writer, sequence, .. } = entry.prefix;
+        let Prefix { term, last_of_batch, writer, sequence, payload_len, .. } = entry.prefix;
         if term != want.log_id.term || last_of_batch != walk.rest().is_empty() {
             break;
         }
         let missing = want.references.get(found.len());
-        if missing.is_some_and(|it| (it.writer, it.sequence) == (writer, sequence)) {
+        if missing
+            .is_some_and(|it| (it.writer, it.sequence, it.payload_len) == (writer, sequence, payload_len))
+        {
             found.push(bytes.slice_ref(entry.payload));
         }
     }

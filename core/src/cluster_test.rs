@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use bytes::Bytes;
 use loglog_proto::entry::{Kind, OVERHEAD};
 use loglog_proto::error::Code;
+use loglog_proto::limits::INLINE_BYTES_MAX;
 use loglog_proto::limits::{WRITER_MEMORY, WRITER_SEQUENCES_MAX};
 use loglog_proto::peer::{PeerAccepted, PeerMessage, PeerStanding, RaftKind, RaftMessage};
 use loglog_proto::{
@@ -40,7 +41,9 @@ fn member(id: RaftId) -> Member {
 }
 
 fn payload(writer: u64, sequence: u64) -> Bytes {
-    Bytes::from(format!("{writer}:{sequence}"))
+    // Every third one too large to come in the leader's messages.
+    let length = if sequence.is_multiple_of(3) { INLINE_BYTES_MAX + 1 } else { 0 };
+    Bytes::from(format!("{writer}:{sequence:0length$}"))
 }
 
 /// One node: what is on its disk, and the life it leads at the moment.

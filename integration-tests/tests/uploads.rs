@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use loglog_integration_tests::appender::{Appender, payload};
-use loglog_integration_tests::{Cluster, RawClient};
+use loglog_integration_tests::{Cluster, RawClient, until};
 use loglog_proto::error::Code;
 use loglog_proto::request::{Append, Part, RequestBody, Upload};
 use loglog_proto::response::ResponseBody;
@@ -119,6 +119,31 @@ fn s31_uploads_to_any_of_the_nodes_make_the_same_log() {
     println!("600 appends, {:?} each, uploads to {subsets:?}", began.elapsed() / 600);
     assert_eq!(subsets.len(), 8, "every subset of the nodes");
     assert_eq!(check(&cluster, &[appender]), 600);
+}
+
+#[test]
+fn s33_uploads_of_what_the_leader_brings_are_let_go_of() {
+    let cluster = start();
+    let (leader, _) = cluster.leader();
+    let mut nodes = connect(&cluster);
+    let mut appender = Appender::new(1, cluster.clients()).starting_at(cluster.client(leader));
+    for _ in 0..50 {
+        let first = appender.upcoming().get();
+        let payloads: Vec<Bytes> = (first..first + 4).map(|it| payload(1, it)).collect();
+        for (_, node) in nodes.iter_mut().filter(|(id, _)| **id != leader) {
+            for (sequence, payload) in (first..).zip(&payloads) {
+                upload(node, 1, Sequence::new(sequence), payload.clone());
+            }
+        }
+        appender.append(&payloads, RESUME);
+    }
+    let began = Instant::now();
+    for id in cluster.ids() {
+        // Long before they expire.
+        let is_empty = || cluster.status(id).is_some_and(|it| it.upload_bytes == 0);
+        until(&format!("node {id} to hold no upload"), Duration::from_secs(10), is_empty);
+    }
+    println!("nothing is left of 200 uploads to each follower after {:?}", began.elapsed());
 }
 
 #[test]

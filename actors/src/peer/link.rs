@@ -30,6 +30,8 @@ use crate::view::LogView;
 
 /// Bytes that may wait for a slow peer.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
+/// Beyond this the small payloads of what is added stay behind: the peer fetches them when it gets there.
+const INLINE_QUEUE_MAX: usize = 4 << 20;
 /// First and longest wait between attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
@@ -300,7 +302,10 @@ impl Handler<Send> for PeerLink {
             }
             return;
         }
-        for message in messages {
+        for mut message in messages {
+            if self.queue.len() > INLINE_QUEUE_MAX {
+                message.entries.iter_mut().for_each(|entry| entry.inline.clear());
+            }
             PeerMessage::Raft(Box::new(message)).encode(&mut self.queue);
         }
         if let Some(standing) = standing {

@@ -43,6 +43,7 @@ use crate::certain::Certain;
 use crate::control::Control;
 use crate::effects::{Answer, Committed, Effects, Fetch, Install};
 use crate::gate::Gate;
+use crate::inline;
 use crate::write_queue::{Durable, WriteQueue};
 use crate::writers::Writers;
 
@@ -166,6 +167,8 @@ pub struct Consensus<T> {
     queue: VecDeque<(T, Append)>,
     proposed: VecDeque<Proposed<T>>,
     gate: Gate,
+    /// While it leads others.
+    recent: inline::Recent,
     write: WriteQueue,
     /// Messages that wait until the `Ready` of that number is persisted (S15).
     held: VecDeque<(u64, Vec<RaftMessage>)>,
@@ -272,6 +275,7 @@ impl<T> Consensus<T> {
             queue: VecDeque::new(),
             proposed: VecDeque::new(),
             gate: Gate::default(),
+            recent: inline::Recent::default(),
             held: VecDeque::new(),
             write: WriteQueue::new(durable, settings.groups_max, settings.group_bytes),
             committed: applied,
@@ -491,7 +495,13 @@ impl<T> Consensus<T> {
             entry.data = Content::Control(ours.entries[0].payload.clone()).encode();
         }
         let entries = match ours {
-            Some(ours) => std::mem::take(&mut ours.entries),
+            Some(ours) => {
+                let entries = std::mem::take(&mut ours.entries);
+                if self.has_others() {
+                    self.recent.push(id, &entries);
+                }
+                entries
+            }
             None if entry.data.is_empty() => {
                 // Raft's own: it opens a term, or stands for a conf change that was refused.
                 let clock = Bytes::copy_from_slice(&wall_clock_ms.to_le_bytes());
@@ -551,6 +561,7 @@ impl<T> Consensus<T> {
     fn set_role(&mut self, role: Role, effects: &mut Effects<T>) {
         self.role = role;
         self.refused_bytes = 0;
+        self.recent = inline::Recent::default();
         if role == Role::Leader {
             self.gate.clear(log_store::term(self.raw.raft.term));
         } else {
@@ -579,6 +590,11 @@ impl<T> Consensus<T> {
         } else {
             Mark { index: durable.last.index, offset: durable.end }
         }
+    }
+
+    fn has_others(&self) -> bool {
+        let membership = &self.meta.membership;
+        membership.voters.len() + membership.learners.len() > 1
     }
 
     fn is_sole_voter(&self) -> bool {

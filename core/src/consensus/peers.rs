@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 use loglog_proto::limits::BATCH_BYTES;
-use loglog_proto::peer::{PeerAccepted, RaftKind, RaftMessage};
-use loglog_proto::{Index, LogId, RaftId, Term};
+use loglog_proto::peer::{PeerAccepted, RaftEntry, RaftKind, RaftMessage};
+use loglog_proto::{Index, Length, LogId, RaftId, Term};
 use raft::{ProgressState, SnapshotStatus};
 
 use super::{Consensus, Role, entry, messages, own_id};
@@ -14,7 +14,6 @@ use crate::batch::{Content, is_content};
 use crate::control::{Control, SnapshotContent};
 use crate::effects::{Effects, Install};
 use crate::gate::{Pass, Want};
-use crate::inline;
 use crate::write_queue::Truncation;
 
 /// Beyond this no log comes: what says so was never said by a node of ours.
@@ -245,9 +244,11 @@ impl<T> Consensus<T> {
             }
             let mut room = INLINE_OF_MESSAGE_MAX;
             for entry in &mut message.entries {
-                let Some(batch) = self.write.unsynced(entry.log_id) else { continue };
-                entry.inline = inline::gather(batch, room);
-                room -= entry.inline.len();
+                let inline = self.recent.get(entry.log_id);
+                if inline.len() <= room {
+                    room -= inline.len();
+                    entry.inline = inline;
+                }
             }
         }
         Some(message)
@@ -269,7 +270,7 @@ impl<T> Consensus<T> {
             for entry in &message.entries {
                 let id = entry.log_id;
                 is_sound &= id.index == last.index.next() && id.term >= last.term && id.term <= message.term;
-                is_sound &= is_known(&entry.content);
+                is_sound &= is_known(entry);
                 last = id;
             }
             if !is_sound {
@@ -289,11 +290,12 @@ impl<T> Consensus<T> {
     }
 }
 
-/// Whether a batch's content is one that this version makes.
-fn is_known(content: &Bytes) -> bool {
-    match Content::decode(content) {
-        Ok(Content::Control(payload)) => Control::decode(&payload).is_ok(),
-        Ok(Content::Noop(_) | Content::Data(_)) => true,
+/// Whether a batch's content is one that this version makes, and no more came with it than belongs to it.
+fn is_known(entry: &RaftEntry) -> bool {
+    match Content::decode(&entry.content) {
+        Ok(Content::Control(payload)) => Control::decode(&payload).is_ok() && entry.inline.is_empty(),
+        Ok(Content::Noop(_)) => entry.inline.is_empty(),
+        Ok(content) => Length::of(entry.inline.len()) < content.log_len(),
         Err(_) => false,
     }
 }
