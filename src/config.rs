@@ -151,6 +151,8 @@ pub struct ConnectionConfig {
     pub bytes_max: Length,
     /// Connections at a time.
     pub max: u32,
+    /// How long a connection looks for its client's next request without sleeping; zero: not at all.
+    pub busy_poll: Duration,
 }
 
 /// `peers.*`
@@ -238,7 +240,7 @@ impl Default for UploadConfig {
 
 impl Default for ConnectionConfig {
     fn default() -> Self {
-        Self { bytes_max: Length::new(32 << 20), max: 10_000 }
+        Self { bytes_max: Length::new(32 << 20), max: 10_000, busy_poll: Duration::ZERO }
     }
 }
 

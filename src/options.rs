@@ -32,6 +32,7 @@ pub fn node_options(effective: &Effective, logging: Option<&Logging>) -> NodeOpt
         upload_bytes_max: bytes(config.upload.bytes_max),
         connection_bytes_max: u32::try_from(config.connection.bytes_max.get()).unwrap_or(u32::MAX),
         connections_max: u64::from(config.connection.max),
+        busy_poll: config.connection.busy_poll,
         bulk_bytes_per_second: config.peers.bulk_bytes_per_second.get(),
         free_min: config.data.free_min.get(),
         accept_loss: config.data.accept_loss,

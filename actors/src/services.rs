@@ -6,7 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use loglog_core::consensus::Place;
 use loglog_core::{ConsensusStatus, Role};
@@ -37,6 +37,8 @@ pub struct Services {
     pub client_address: Option<String>,
     /// Watermarks and the reader.
     pub view: Arc<LogView>,
+    /// How long a connection looks for its client's next request without sleeping.
+    pub busy_poll: Duration,
     /// Where appends and uploads go.
     pub uploads: Handle<UploadBuffer>,
     /// Where reads wait.

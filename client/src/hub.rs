@@ -34,6 +34,7 @@ pub(crate) struct HubOptions {
     pub(crate) refresh: Duration,
     pub(crate) quiet: Duration,
     pub(crate) on_damage: OnDamage,
+    pub(crate) busy_poll: Duration,
 }
 
 /// Shared by a client and its pipelines.

@@ -13,7 +13,7 @@ use loglog_proto::NodeId;
 use loglog_proto::error::Code;
 use tokio::time::{Instant, sleep_until};
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Habits};
 use crate::endpoints::Endpoint;
 use crate::error::Error;
 use crate::hub::{Hub, Route};
@@ -104,7 +104,8 @@ pub(crate) async fn successor(hub: &Hub, silent: NodeId) -> Option<Connection> {
 async fn open(hub: &Hub, endpoint: Endpoint) -> (Endpoint, Result<Connection, Error>) {
     let cluster = hub.members().cluster();
     let options = hub.options();
-    let opened = Connection::open(&endpoint, cluster, options.connect_timeout, options.quiet).await;
+    let habits = Habits { quiet: options.quiet, busy_poll: options.busy_poll };
+    let opened = Connection::open(&endpoint, cluster, options.connect_timeout, habits).await;
     if let Ok(connection) = &opened {
         hub.learn(&endpoint, connection.welcome());
     }

@@ -44,6 +44,7 @@ fn key(text: &str) -> String {
         "upload.bytes_max",
         "connection.bytes_max",
         "connection.max",
+        "connection.busy_poll",
         "peers.bulk_bytes_per_second",
         "log.level",
         "log.format",

@@ -125,6 +125,7 @@ fn a_bad_value_names_key_value_layer_and_what_is_expected() {
         ("connection.bytes_max=1 MiB", "expected from 16 MiB to 1 TiB"),
         ("connection.max=0", "expected a whole number from 1 to 1000000"),
         ("connection.max=many", "expected a whole number"),
+        ("connection.busy_poll=11 ms", "expected from"),
         ("peers.bulk_bytes_per_second=5", "a unit is missing"),
         ("node.id=0", "expected a whole number from 1"),
         ("data.accept_loss=yes", "expected true or false"),

@@ -31,6 +31,8 @@ const BUFFER_BYTES: RangeInclusive<u64> = PAYLOAD_BYTES_MAX as u64 + 1..=1 << 40
 const FREE_BYTES: RangeInclusive<u64> = 0..=1 << 50;
 const TAIL_BYTES: RangeInclusive<u64> = 0..=1 << 30;
 const BULK_BYTES: RangeInclusive<u64> = 0..=1 << 40;
+/// Longer than that it is not shorter to look than to be woken.
+const BUSY_POLL: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_millis(10);
 const TICK: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(10);
 
 /// Keys whose values are shown to nobody: neither in the log nor on the admin endpoint. None yet.
@@ -155,6 +157,11 @@ pub(super) const KEYS: &[Key] = &[
         name: "connection.max",
         set: |to, from| value::whole(from, 1..=1_000_000).map(|value| to.connection.max = value),
         show: |of| of.connection.max.to_string(),
+    },
+    Key {
+        name: "connection.busy_poll",
+        set: |to, from| value::duration(from, BUSY_POLL).map(|value| to.connection.busy_poll = value),
+        show: |of| quoted(&format_duration(of.connection.busy_poll)),
     },
     Key {
         name: "peers.bulk_bytes_per_second",

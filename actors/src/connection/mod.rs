@@ -10,6 +10,7 @@
 //! Keeps:  memory is bounded whatever the client sends or does not read.
 //! Never:  is restarted: its end is the client's to notice. Never blocks its thread on a file.
 
+mod awake;
 mod local;
 mod outbox;
 mod reader;
@@ -37,6 +38,7 @@ use serde_json::{Value, json};
 use slog::{debug, info, warn};
 use tokio::sync::watch;
 
+use self::awake::Awake;
 use self::local::LocalReader;
 pub(crate) use self::outbox::is_ready;
 use self::outbox::{FileSend, Flushed, Outbox};
@@ -71,6 +73,7 @@ pub struct Connection {
     credits: Credits,
     outbox: Option<Outbox>,
     is_flushing: bool,
+    awake: Arc<Awake>,
     reads: Reads,
     is_reading: bool,
     is_greeted: bool,
@@ -107,6 +110,7 @@ impl Connection {
         count: Arc<AtomicU64>,
     ) -> Self {
         let (credits, address) = (services.credits(), socket.peer());
+        let awake = Arc::new(Awake::new(services.busy_poll));
         count.fetch_add(1, Ordering::Relaxed);
         Self {
             client,
@@ -115,6 +119,7 @@ impl Connection {
             credits,
             outbox: None,
             is_flushing: false,
+            awake,
             reads: Reads::default(),
             is_reading: false,
             is_greeted: false,
@@ -131,7 +136,8 @@ impl Connection {
             Halves::Socket(receive, send) => {
                 let (choke, is_choked) = watch::channel(false);
                 self.outbox = Some(Outbox::new(send, choke));
-                let reader = RequestReader::new(receive, self.credits.clone(), is_choked);
+                let reader =
+                    RequestReader::new(receive, self.credits.clone(), is_choked, Arc::clone(&self.awake));
                 ctx.add_stream(unfold(reader, |mut reader| async move {
                     reader.next().await.map(|batch| (batch, reader))
                 }));
@@ -181,8 +187,11 @@ impl Connection {
             }
         }
         let is_idle = self.in_flight == 0 && self.reads.len() == 0 && !self.is_reading;
-        if self.is_draining && is_idle && self.outbox.as_ref().is_none_or(Outbox::is_empty) {
-            ctx.stop();
+        if is_idle && self.outbox.as_ref().is_none_or(Outbox::is_empty) {
+            if self.is_draining {
+                ctx.stop();
+            }
+            self.awake.answered();
         }
     }
 

@@ -5,6 +5,7 @@
 //! Never:  answers.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -17,6 +18,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::awake::Awake;
 use crate::client_socket::ReceiveHalf;
 use crate::credits::{Credit, Credits, REQUEST_COST};
 
@@ -53,6 +55,7 @@ pub(crate) struct RequestReader {
     credits: Credits,
     /// True while replies pile up.
     is_choked: watch::Receiver<bool>,
+    awake: Arc<Awake>,
     /// Until the first hello only small frames are taken: nobody is known yet.
     is_greeted: bool,
     /// Credit for a large frame that is on its way, how much, and until when it must have come.
@@ -61,13 +64,19 @@ pub(crate) struct RequestReader {
 }
 
 impl RequestReader {
-    pub(crate) fn new(socket: ReceiveHalf, credits: Credits, is_choked: watch::Receiver<bool>) -> Self {
+    pub(crate) fn new(
+        socket: ReceiveHalf,
+        credits: Credits,
+        is_choked: watch::Receiver<bool>,
+        awake: Arc<Awake>,
+    ) -> Self {
         Self {
             socket,
             buffer: BytesMut::new(),
             read_bytes: FEW_BYTES,
             credits,
             is_choked,
+            awake,
             is_greeted: false,
             reserved: None,
             is_done: false,
@@ -103,7 +112,7 @@ impl RequestReader {
             let read = self.socket.read_buf(&mut self.buffer);
             let read = match deadline {
                 Some(deadline) => tokio::time::timeout_at(deadline, read).await,
-                None => Ok(read.await),
+                None => Ok(self.awake.wait_for(read).await),
             };
             match read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
                 Ok(0) => return None,

@@ -43,6 +43,8 @@ pub struct NodeOptions {
     pub connection_bytes_max: u32,
     /// Connections at a time.
     pub connections_max: u64,
+    /// How long a connection looks for its client's next request without sleeping; zero: not at all.
+    pub busy_poll: Duration,
     /// How fast this node copies from others what it missed, bytes a second; 0: as fast as it goes.
     pub bulk_bytes_per_second: u64,
     /// Appends are refused below this much free space, bytes.

@@ -284,6 +284,7 @@ impl Node {
             are_faults_allowed: options.are_faults_allowed,
             credits: NodeCredits::new(options.upload_bytes_max, options.connection_bytes_max),
             connection_bytes_max: options.connection_bytes_max,
+            busy_poll: options.busy_poll,
             connections: connections_now,
             upload_bytes,
             waiting_reads,

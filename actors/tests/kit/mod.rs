@@ -24,6 +24,7 @@ pub(crate) fn options(dir: &Path, node: u32) -> NodeOptions {
         upload_bytes_max: 64 << 20,
         connection_bytes_max: 32 << 20,
         connections_max: 5,
+        busy_poll: Duration::ZERO,
         bulk_bytes_per_second: 0,
         free_min: 0,
         accept_loss: false,

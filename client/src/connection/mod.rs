@@ -60,6 +60,15 @@ enum Way {
     Local(LocalLink),
 }
 
+/// How a connection waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Habits {
+    /// Silent for twice as long while something is waited for, it counts as lost.
+    pub(crate) quiet: Duration,
+    /// So long after a lone request was sent it looks for the answer without sleeping.
+    pub(crate) busy_poll: Duration,
+}
+
 impl Way {
     fn send(&self, command: Command) {
         match self {
@@ -71,13 +80,12 @@ impl Way {
 }
 
 impl Connection {
-    /// Connects to a node and greets it, all within `timeout`. A connection that is silent for twice `quiet` while something is
-    /// waited for counts as lost.
+    /// Connects to a node and greets it, all within `timeout`.
     pub(crate) async fn open(
         endpoint: &Endpoint,
         cluster: Option<ClusterId>,
         timeout: Duration,
-        quiet: Duration,
+        habits: Habits,
     ) -> Result<Self, Error> {
         let (way, welcome) = if let Endpoint::Local(node) = endpoint {
             let opened = tokio::time::timeout(timeout, LocalLink::open(node, cluster)).await;
@@ -86,7 +94,7 @@ impl Connection {
         } else {
             let Greeted { reader, writer, received, welcome } = greet(endpoint, cluster, timeout).await?;
             let (commands, receiver) = mpsc::unbounded_channel();
-            tokio::spawn(task::Task::new(reader, writer, receiver, received, quiet).run());
+            tokio::spawn(task::Task::new(reader, writer, receiver, received, habits).run());
             (Way::Socket(commands), welcome)
         };
         Ok(Self { shared: Arc::new(Shared { endpoint: endpoint.clone(), welcome, way }) })

@@ -70,6 +70,11 @@ impl Pending {
         Self { waiters: HashMap::new(), runs: VecDeque::new(), next, batch: None }
     }
 
+    /// Whether one answer is waited for, no more and no less.
+    pub(crate) fn is_lone(&self) -> bool {
+        self.waiters.len() + self.runs.iter().map(|run| run.left).sum::<usize>() == 1
+    }
+
     /// Notes a waiter and draws the id for its request.
     pub(crate) fn add(&mut self, waiter: Waiter) -> RequestId {
         let id = self.next;

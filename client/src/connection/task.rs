@@ -4,7 +4,7 @@
 //! Keeps:  everything queued goes out in one write, everything received is decoded before anybody is told.
 //! Never:  outlives the socket: when one ends, so does the other, and all who wait see their channel close.
 
-use std::time::Duration;
+use std::time::Instant;
 
 use bytes::BytesMut;
 use loglog_proto::frame;
@@ -13,11 +13,12 @@ use loglog_proto::request::{Request, RequestBody};
 use loglog_proto::response::Response;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::outbox::Outbox;
 use super::pending::{Pending, Waiter};
-use super::{Command, HELLO_ID};
+use super::{Command, HELLO_ID, Habits};
 
 /// Room for what one read from the socket may bring.
 pub(crate) const RECEIVE_BYTES: usize = 64 * 1024;
@@ -34,7 +35,9 @@ pub(super) struct Task<R, W> {
     received: BytesMut,
     outbox: Outbox,
     pending: Pending,
-    quiet: Duration,
+    habits: Habits,
+    /// Until when it does not sleep.
+    awake_until: Option<Instant>,
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Task<R, W> {
@@ -44,16 +47,16 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Task<R, W> {
         writer: W,
         commands: mpsc::UnboundedReceiver<Command>,
         received: BytesMut,
-        quiet: Duration,
+        habits: Habits,
     ) -> Self {
         let (outbox, pending) = (Outbox::default(), Pending::new(HELLO_ID + 1));
-        Self { reader, writer, commands, received, outbox, pending, quiet }
+        Self { reader, writer, commands, received, outbox, pending, habits, awake_until: None }
     }
 
     /// Runs until the socket breaks, the node breaks the protocol or falls silent, or every handle is gone.
     pub(super) async fn run(mut self) {
         let mut commands = Vec::with_capacity(COMMANDS);
-        let mut silence = interval(self.quiet);
+        let mut silence = interval(self.habits.quiet);
         silence.set_missed_tick_behavior(MissedTickBehavior::Delay);
         silence.reset();
         let (mut heard, mut pinged) = (false, false);
@@ -73,12 +76,18 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Task<R, W> {
                     if !matches!(result, Ok(1..)) {
                         break;
                     }
+                    let is_lone = !self.habits.busy_poll.is_zero() && self.pending.is_lone();
+                    self.awake_until = is_lone.then(|| Instant::now() + self.habits.busy_poll);
                 }
                 result = self.reader.read_buf(&mut self.received) => {
                     if !matches!(result, Ok(1..)) || self.receive().is_err() {
                         break;
                     }
                     (heard, pinged) = (true, false);
+                }
+                () = yield_now(), if self.awake_until.is_some() => {
+                    let awake = self.awake_until.filter(|until| Instant::now() < *until);
+                    self.awake_until = awake.filter(|_| !self.pending.is_empty());
                 }
                 _ = silence.tick() => {
                     // A node that is busy elsewhere still answers a question about its end; one that is gone does not.

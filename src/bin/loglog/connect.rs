@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use loglog_client::{AppendError, Client, Error};
+use loglog_client::{AppendError, Client, ClientBuilder, Error};
 
 use crate::exit::{Exit, Outcome, Stop};
 
@@ -60,9 +60,17 @@ impl Endpoints {
 
     /// A client that knows the nodes.
     pub(crate) async fn connect(&self) -> Outcome<Client> {
+        self.connect_as(|builder| builder).await
+    }
+
+    /// The same, with options of its own.
+    pub(crate) async fn connect_as(
+        &self,
+        with: impl FnOnce(ClientBuilder) -> ClientBuilder,
+    ) -> Outcome<Client> {
         // The reading goes on, or ends with an error of its own: this says which node somebody should look after.
         let builder = Client::builder().on_damage(|damage| eprintln!("loglog: {damage}"));
-        let client = builder.endpoints(&self.endpoints).connect().await;
+        let client = with(builder.endpoints(&self.endpoints)).connect().await;
         client.map_err(|error| match stop(&error) {
             Stop::Failure(Exit::Unavailable, message) => Stop::new(
                 Exit::Unavailable,

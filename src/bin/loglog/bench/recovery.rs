@@ -73,8 +73,13 @@ pub(super) async fn run(args: &Args, at: &Endpoints) -> Outcome {
     // The largest is told of before hours are spent on the smaller ones. What is measured beside takes some room, too.
     let largest = args.sizes.iter().max().copied().unwrap_or(0);
     check_room(&args.data, largest)?;
-    let place =
-        Where { nodes: Some(1), data: Some(args.data.clone()), set: args.set.clone(), admin: Vec::new() };
+    let place = Where {
+        nodes: Some(1),
+        data: Some(args.data.clone()),
+        set: args.set.clone(),
+        busy_poll: Duration::ZERO,
+        admin: Vec::new(),
+    };
     let mut reports = Vec::new();
     for size in &args.sizes {
         let work = async |target: &mut Target| measure(args, *size, target).await;

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use loglog::units::parse_duration;
 use loglog_client::Client;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -35,6 +36,10 @@ pub(super) struct Where {
     #[arg(long, value_name = "KEY=VALUE", requires = "nodes")]
     pub(super) set: Vec<String>,
 
+    /// How long the client looks for the answer to a lone request without sleeping; see also --set 'connection.busy_poll=…'.
+    #[arg(long, value_name = "TIME", default_value = "0 ms", value_parser = parse_duration)]
+    pub(super) busy_poll: Duration,
+
     /// Admin endpoints of the nodes, with commas between, to learn what they use (those of --nodes are known).
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',', conflicts_with = "nodes")]
     pub(super) admin: Vec<String>,
@@ -43,6 +48,7 @@ pub(super) struct Where {
 /// What is measured.
 #[derive(Debug)]
 pub(super) struct Target {
+    busy_poll: Duration,
     at: Endpoints,
     admins: Vec<String>,
     /// The folder on the disk that is to be measured.
@@ -79,12 +85,13 @@ impl Where {
     async fn open(&self, at: &Endpoints) -> Outcome<Target> {
         let Some(nodes) = self.nodes else {
             let (admins, data) = (self.admin.clone(), self.data.clone());
-            return Ok(Target { at: at.clone(), admins, data, own: None });
+            return Ok(Target { busy_poll: self.busy_poll, at: at.clone(), admins, data, own: None });
         };
         let plan = Plan { nodes, set: self.set.clone(), patience: STARTING };
         let data = self.data.as_deref().unwrap_or(Path::new("."));
         let own = OwnNodes::start(plan, data).await?;
-        let mut target = Target { at: Endpoints::of(""), admins: Vec::new(), data: None, own: Some(own) };
+        let (busy_poll, at) = (self.busy_poll, Endpoints::of(""));
+        let mut target = Target { busy_poll, at, admins: Vec::new(), data: None, own: Some(own) };
         target.learn().await?;
         Ok(target)
     }
@@ -93,7 +100,8 @@ impl Where {
 impl Target {
     /// A client of its own connections.
     pub(super) async fn client(&self) -> Outcome<Client> {
-        self.at.connect().await.map_err(|failure| match failure {
+        let client = self.at.connect_as(|builder| builder.busy_poll(self.busy_poll));
+        client.await.map_err(|failure| match failure {
             Stop::Failure(Exit::Unavailable, message) => Stop::new(
                 Exit::Unavailable,
                 format!("{message}; or --nodes 1 measures a node of the bench's own"),
