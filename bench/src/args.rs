@@ -110,6 +110,11 @@ pub(crate) struct Connections {
     /// Threads of the client, with every system. More than one may help where there are cores that the servers leave alone.
     #[arg(long, value_name = "N", global = true, default_value_t = 1, value_parser = connections)]
     pub(crate) client_threads: usize,
+
+    /// With one append in flight on a connection, LogLog's node and client, and our client of Redis, look so long for the next bytes before they
+    /// sleep; the others cannot.
+    #[arg(long, value_name = "TIME", global = true, default_value = "0s", value_parser = duration)]
+    pub(crate) busy_poll: Duration,
 }
 
 /// What to compare.
@@ -161,10 +166,11 @@ fn number_and_unit(text: &str) -> Option<(f64, &str)> {
 
 fn duration(text: &str) -> Result<Duration, String> {
     let seconds = match number_and_unit(text) {
+        Some((number, "us")) => number / 1e6,
         Some((number, "ms")) => number / 1e3,
         Some((number, "s")) => number,
         Some((number, "min")) => number * 60.0,
-        _ => return Err("expected a number and ms, s or min, as in 500ms".to_owned()),
+        _ => return Err("expected a number and us, ms, s or min, as in 500ms".to_owned()),
     };
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }

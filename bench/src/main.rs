@@ -182,7 +182,7 @@ async fn measure(
     load: Load,
     folder: &Folder,
 ) -> Result<Figures, String> {
-    let mut cluster = systems::start(system, server, folder.path().join("run"))?;
+    let mut cluster = systems::start(system, server, args.connections, folder.path().join("run"))?;
     systems::answers(system, &mut cluster).await?;
     let gauge = Gauge::new(load);
     let window = gauge.window(cluster.pids(), args.warmup, args.duration);

@@ -6,16 +6,23 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use loglog_client::{Client, PipelineOptions};
 
 use super::side_by_side;
+use crate::args::Connections;
 use crate::cluster::{Cluster, free_ports};
 use crate::gauge::{Gauge, Lane, Payloads, shares};
 use crate::plan::Load;
 use crate::servers::Server;
 
-pub(super) fn start(cluster: &mut Cluster, server: &Server, nodes: usize) -> Result<(), String> {
+pub(super) fn start(
+    cluster: &mut Cluster,
+    server: &Server,
+    nodes: usize,
+    busy_poll: Duration,
+) -> Result<(), String> {
     let addresses = free_ports(2 * nodes)?;
     let (clients, peers) = addresses.split_at(nodes);
     let mut members = String::new();
@@ -30,8 +37,9 @@ pub(super) fn start(cluster: &mut Cluster, server: &Server, nodes: usize) -> Res
         }
         let _ = write!(
             config,
-            "[node]\nid = {}\n[listen]\nclient = \"{client}\"\npeer = \"{peer}\"\nadmin = \"\"\n[data]\ndir = \"{}\"\n",
+            "[node]\nid = {}\n[listen]\nclient = \"{client}\"\npeer = \"{peer}\"\nadmin = \"\"\n[connection]\nbusy_poll = \"{} us\"\n[data]\ndir = \"{}\"\n",
             at + 1,
+            busy_poll.as_micros(),
             path.join("data").display()
         );
         let file = path.join("config.toml");
@@ -42,25 +50,26 @@ pub(super) fn start(cluster: &mut Cluster, server: &Server, nodes: usize) -> Res
     Ok(())
 }
 
-async fn connect(cluster: &Cluster) -> Result<Client, String> {
+async fn connect(cluster: &Cluster, busy_poll: Duration) -> Result<Client, String> {
     let endpoints: Vec<String> = cluster.clients.iter().map(ToString::to_string).collect();
-    Client::builder().endpoints(endpoints).connect().await.map_err(|error| error.to_string())
+    let builder = Client::builder().endpoints(endpoints).busy_poll(busy_poll);
+    builder.connect().await.map_err(|error| error.to_string())
 }
 
 pub(super) async fn answers(cluster: &Cluster) -> Result<(), String> {
-    let client = connect(cluster).await?;
+    let client = connect(cluster, Duration::ZERO).await?;
     client.append("hello").await.map(drop).map_err(|error| error.to_string())
 }
 
 pub(super) async fn drive(
     cluster: &Cluster,
     load: Load,
-    connections: usize,
+    connections: Connections,
     gauge: &Arc<Gauge>,
 ) -> Result<(), String> {
     let mut each = Vec::new();
-    for in_flight in shares(load.in_flight, connections) {
-        let client = connect(cluster).await?;
+    for in_flight in shares(load.in_flight, connections.loglog_connections) {
+        let client = connect(cluster, connections.busy_poll).await?;
         let payloads = Payloads::new(load.payload);
         each.push(one(client, in_flight, payloads, gauge.lane()));
     }

@@ -27,10 +27,15 @@ use crate::servers::Server;
 const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Starts the servers, which need not answer yet.
-pub(crate) fn start(system: System, server: &Server, folder: PathBuf) -> Result<Cluster, String> {
+pub(crate) fn start(
+    system: System,
+    server: &Server,
+    connections: Connections,
+    folder: PathBuf,
+) -> Result<Cluster, String> {
     let mut cluster = Cluster::new(folder)?;
     match system.kind {
-        Kind::LogLog => loglog::start(&mut cluster, server, system.nodes)?,
+        Kind::LogLog => loglog::start(&mut cluster, server, system.nodes, connections.busy_poll)?,
         Kind::Redis => redis::start(&mut cluster, server)?,
         Kind::Nats => nats::start(&mut cluster, server, system.nodes)?,
         #[cfg(feature = "etcd")]
@@ -88,10 +93,10 @@ pub(crate) async fn drive(
     gauge: &Arc<Gauge>,
 ) -> Result<(), String> {
     match system.kind {
-        Kind::LogLog => loglog::drive(cluster, load, connections.loglog_connections, gauge).await,
+        Kind::LogLog => loglog::drive(cluster, load, connections, gauge).await,
         Kind::Redis => {
-            let connections = connections.redis_connections.unwrap_or_else(|| redis::connections(load));
-            redis::drive(cluster, load, connections, gauge).await
+            let number = connections.redis_connections.unwrap_or_else(|| redis::connections(load));
+            redis::drive(cluster, load, (number, connections.busy_poll), gauge).await
         }
         Kind::Nats => nats::drive(cluster, load, connections.nats_connections, gauge).await,
         #[cfg(feature = "etcd")]

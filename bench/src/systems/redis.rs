@@ -6,9 +6,11 @@
 use std::collections::VecDeque;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::yield_now;
 
 use super::{resp, side_by_side};
 use crate::cluster::{Cluster, free_ports};
@@ -46,7 +48,7 @@ pub(super) async fn answers(cluster: &Cluster) -> Result<(), String> {
     socket.write_all(&out).await.map_err(|error| error.to_string())?;
     let mut read = Vec::new();
     while resp::reply(&read)?.is_none() {
-        more(&mut socket, &mut read).await?;
+        more(&mut socket, &mut read, Duration::ZERO).await?;
     }
     Ok(())
 }
@@ -57,9 +59,18 @@ async fn connect(cluster: &Cluster) -> Result<TcpStream, String> {
     Ok(socket)
 }
 
-async fn more(socket: &mut TcpStream, read: &mut Vec<u8>) -> Result<(), String> {
+/// Receives, and does not sleep before `awake` is over.
+async fn more(socket: &mut TcpStream, read: &mut Vec<u8>, awake: Duration) -> Result<(), String> {
     read.reserve(READ_BYTES);
-    match socket.read_buf(read).await {
+    let until = (!awake.is_zero()).then(|| Instant::now() + awake);
+    let received = loop {
+        tokio::select! {
+            biased;
+            received = socket.read_buf(read) => break received,
+            () = yield_now(), if until.is_some_and(|until| Instant::now() < until) => {}
+        }
+    };
+    match received {
         Ok(0) => Err("Redis closed the connection".to_owned()),
         Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),
@@ -69,20 +80,21 @@ async fn more(socket: &mut TcpStream, read: &mut Vec<u8>) -> Result<(), String> 
 pub(super) async fn drive(
     cluster: &Cluster,
     load: Load,
-    connections: usize,
+    (connections, busy_poll): (usize, Duration),
     gauge: &Arc<Gauge>,
 ) -> Result<(), String> {
     let mut each = Vec::new();
     for in_flight in shares(load.in_flight, connections) {
         let socket = connect(cluster).await?;
-        each.push(one(socket, in_flight, Payloads::new(load.payload), gauge.lane()));
+        let awake = if in_flight == 1 { busy_poll } else { Duration::ZERO };
+        each.push(one(socket, (in_flight, awake), Payloads::new(load.payload), gauge.lane()));
     }
     side_by_side(gauge, each).await
 }
 
 async fn one(
     mut socket: TcpStream,
-    in_flight: usize,
+    (in_flight, awake): (usize, Duration),
     mut payloads: Payloads,
     mut lane: Lane,
 ) -> Result<(), String> {
@@ -99,7 +111,7 @@ async fn one(
         // Replies are small, so they have room in the socket's buffers while we write: neither side waits for the other.
         socket.write_all(&out).await.map_err(|error| error.to_string())?;
         out.clear();
-        more(&mut socket, &mut read).await?;
+        more(&mut socket, &mut read, awake).await?;
         let mut taken = 0;
         while let Some(length) = resp::reply(&read[taken..])? {
             let sent = flying.pop_front().ok_or("Redis replied to what was never asked")?;
