@@ -10,6 +10,7 @@ mod admin_kit;
 mod admin_metrics;
 mod bad_input;
 mod bench;
+mod busy_poll;
 mod clocks;
 mod cluster;
 mod conformance;
