@@ -36,6 +36,7 @@ use crate::measures::Measures;
 use crate::peer::fetcher::{FetchPayloads, Fetcher};
 use crate::peer::link::Send;
 use crate::peer::links::Links;
+use crate::peer::pace::Pace;
 use crate::peer::receiver::{Receive, SnapshotReceiver};
 use crate::read_waiters::{Grown, ReadWaiters};
 use crate::segment_keeper::{SegmentKeeper, Trim};
@@ -127,6 +128,8 @@ pub struct Peers {
     pub fetcher: Handle<Fetcher>,
     /// Gets a log that takes the place of ours.
     pub receiver: Handle<SnapshotReceiver>,
+    /// How fast small payloads of old batches go to them.
+    pub pace: Pace,
 }
 
 /// Where the consensus actor of the moment is found; empty while the storage group is down.
@@ -300,8 +303,15 @@ impl Consensus {
     /// Reads batches that are no longer in memory, off this thread (S17).
     fn read_old(&self, fetch: Fetch, ctx: &mut Ctx<Self>) {
         let (reader, places) = (self.parts.reader.clone(), Arc::clone(&self.places));
-        let reading =
-            tokio::task::spawn_blocking(move || old_batches::read(&reader, &places, fetch.first, fetch.last));
+        let pace = self.parts.peers.pace.clone();
+        let reading = async move {
+            let read = move || old_batches::read(&reader, &places, fetch.first, fetch.last);
+            let result = tokio::task::spawn_blocking(read).await;
+            if let Ok(Ok(batches)) = &result {
+                pace.take(batches.iter().map(|batch| batch.inline.len() as u64).sum()).await;
+            }
+            result
+        };
         ctx.spawn(wrap_future::<_, Self>(reading).map(move |result, consensus, ctx| {
             let batches = match result {
                 Ok(Ok(batches)) => batches,

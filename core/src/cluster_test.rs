@@ -23,7 +23,9 @@ use crate::batch::{Content, Reference};
 use crate::consensus::Order;
 use crate::effects::Install;
 use crate::gate::Want;
+use crate::inline;
 use crate::membership::MemberChange;
+use crate::old_batches::OldBatch;
 use crate::{Answer, Append, Consensus, Recovery, Role, Settings, WriteGroup, Writers};
 
 const NODES: u32 = 3;
@@ -312,7 +314,13 @@ impl Cluster {
                     Kind::Control => Content::Control(first.payload.clone()),
                     Kind::Data => Content::Data(batch.entries.iter().map(reference).collect()),
                 };
-                (batch.log_id, content)
+                // With their small payloads or without, as a leader may choose.
+                let inline = if batch.log_id.index.get().is_multiple_of(2) {
+                    inline::gather(&batch.entries)
+                } else {
+                    Bytes::new()
+                };
+                OldBatch { log_id: batch.log_id, content, inline }
             });
             let contents = contents.collect();
             node.consensus.fetched(fetch.number, contents);

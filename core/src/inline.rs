@@ -51,7 +51,7 @@ impl Recent {
 }
 
 /// The small payloads of a batch.
-fn gather(entries: &[NewEntry]) -> Bytes {
+pub(crate) fn gather(entries: &[NewEntry]) -> Bytes {
     let small = || {
         let data = entries.iter().filter(|entry| entry.kind == Kind::Data);
         data.map(|entry| &entry.payload).filter(|payload| payload.len() <= INLINE_BYTES_MAX)

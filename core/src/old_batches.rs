@@ -6,8 +6,9 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use loglog_proto::entry::Kind;
+use loglog_proto::limits::INLINE_BYTES_MAX;
 use loglog_proto::{Index, Length, LogId, Offset};
 use loglog_storage::{LogReader, ScanError};
 
@@ -17,6 +18,17 @@ use crate::batch::{Content, Reference};
 const BYTES: u64 = 1 << 20;
 /// Reads whose ends are remembered: more than there are peers.
 const PLACES_MAX: usize = 32;
+
+/// A batch that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OldBatch {
+    /// Which.
+    pub log_id: LogId,
+    /// What it holds.
+    pub content: Content,
+    /// Its small payloads, as they travel.
+    pub inline: Bytes,
+}
 
 /// Where reads ended: the next batch and its offset. What is read is committed, so it stays where it is.
 #[derive(Debug, Default)]
@@ -46,7 +58,7 @@ pub fn read(
     places: &Places,
     first: Index,
     last: Index,
-) -> Result<Vec<(LogId, Content)>, ScanError> {
+) -> Result<Vec<OldBatch>, ScanError> {
     let Some(segment) = reader.segment_of_index(first) else { return Ok(Vec::new()) };
     let term = segment.header.term;
     let (mut index, mut at) = match places.of(first) {
@@ -54,6 +66,7 @@ pub fn read(
         None => (segment.header.base_index, segment.header.base_offset),
     };
     let (mut batches, mut references, mut own, mut bytes) = (Vec::new(), Vec::new(), None, 0);
+    let mut inline = BytesMut::new();
     let mut next = None;
     while bytes < BYTES && index <= last && at < segment.end {
         reader.scan(at, (at + Length::new(BYTES)).min(segment.end), &mut |entry| {
@@ -61,12 +74,17 @@ pub fn read(
             if is_wanted {
                 bytes += entry.len().get();
                 match entry.prefix.kind {
-                    Kind::Data => references.push(Reference {
-                        writer: entry.prefix.writer,
-                        sequence: entry.prefix.sequence,
-                        payload_len: entry.prefix.payload_len,
-                        payload_crc: entry.payload_crc,
-                    }),
+                    Kind::Data => {
+                        references.push(Reference {
+                            writer: entry.prefix.writer,
+                            sequence: entry.prefix.sequence,
+                            payload_len: entry.prefix.payload_len,
+                            payload_crc: entry.payload_crc,
+                        });
+                        if entry.payload.len() <= INLINE_BYTES_MAX {
+                            inline.extend_from_slice(entry.payload);
+                        }
+                    }
                     Kind::Noop => own = Some(Content::Noop(Bytes::copy_from_slice(entry.payload))),
                     Kind::Control => own = Some(Content::Control(Bytes::copy_from_slice(entry.payload))),
                 }
@@ -75,7 +93,8 @@ pub fn read(
                 if is_wanted {
                     let content =
                         own.take().unwrap_or_else(|| Content::Data(std::mem::take(&mut references)));
-                    batches.push((LogId { term, index }, content));
+                    let (log_id, inline) = (LogId { term, index }, inline.split().freeze());
+                    batches.push(OldBatch { log_id, content, inline });
                     next = Some((index.next(), entry.end()));
                 }
                 index = index.next();

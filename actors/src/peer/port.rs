@@ -61,10 +61,10 @@ impl PeerPort {
             &self.parts;
         links.follow(membership);
         let own = (Arc::clone(identity), consensus.clone(), faults.clone());
-        let (traffic, pace) = (Arc::clone(traffic), pace.clone());
+        let (traffic, fetching) = (Arc::clone(traffic), pace.clone());
         let fetcher = supervisor.spawn(permanent(fetcher::NAME, "Fetcher"), arbiter, move || {
             let (identity, consensus, faults) = own.clone();
-            Fetcher::new(identity, consensus, faults, Arc::clone(&traffic), pace.clone())
+            Fetcher::new(identity, consensus, faults, Arc::clone(&traffic), fetching.clone())
         });
         let receiver = supervisor.spawn(permanent(receiver::NAME, "SnapshotReceiver"), arbiter, move || {
             SnapshotReceiver::new(receiver.clone())
@@ -72,6 +72,6 @@ impl PeerPort {
         faults.enlist(fetcher::NAME, &fetcher);
         faults.enlist(receiver::NAME, &receiver);
         self.parts.fetcher.set(fetcher.clone());
-        Peers { links: Arc::clone(links), fetcher, receiver }
+        Peers { links: Arc::clone(links), fetcher, receiver, pace: pace.clone() }
     }
 }

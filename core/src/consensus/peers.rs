@@ -14,6 +14,7 @@ use crate::batch::{Content, is_content};
 use crate::control::{Control, SnapshotContent};
 use crate::effects::{Effects, Install};
 use crate::gate::{Pass, Want};
+use crate::old_batches::OldBatch;
 use crate::write_queue::Truncation;
 
 /// Beyond this no log comes: what says so was never said by a node of ours.
@@ -166,9 +167,9 @@ impl<T> Consensus<T> {
         Ok(())
     }
 
-    /// Old batches that were asked for by [`Effects::fetches`], read from the segments: their ids and contents, in order,
-    /// beginning with the one asked for. Empty if they could not be read.
-    pub fn fetched(&mut self, fetch: u64, batches: Vec<(LogId, Content)>) {
+    /// Old batches that were asked for by [`Effects::fetches`], read from the segments, in order, beginning with the one asked for. Empty
+    /// if they could not be read.
+    pub fn fetched(&mut self, fetch: u64, batches: Vec<OldBatch>) {
         let Some(at) = self.fetching.iter().position(|(number, ..)| *number == fetch) else { return };
         let (_, first, context) = self.fetching.swap_remove(at);
         self.raw.store().end_reading(first);
@@ -176,8 +177,11 @@ impl<T> Consensus<T> {
             // raft-rs asks again with the peer's next answer; at once it would get the same.
             return;
         }
-        let entries = batches.into_iter().map(|(log_id, content)| entry(log_id, content.encode())).collect();
-        self.raw.store().set_read(entries);
+        let entries = batches.into_iter().map(|OldBatch { log_id, content, inline }| raft::eraftpb::Entry {
+            context: inline,
+            ..entry(log_id, content.encode())
+        });
+        self.raw.store().set_read(entries.collect());
         self.raw.on_entries_fetched(context);
         self.raw.store().set_read(Vec::new());
     }
@@ -235,7 +239,7 @@ impl<T> Consensus<T> {
     }
 
     /// As it travels; the entry that opens a term, and one that changes the members, get the payload they have in our log, which
-    /// raft-rs does not know, and others their small payloads, as long as these are in memory.
+    /// raft-rs does not know, and others their small payloads, where these are in memory or were read.
     pub(super) fn outgoing(&self, message: raft::eraftpb::Message) -> Option<RaftMessage> {
         let mut message = messages::outgoing(message)?;
         if message.kind == RaftKind::Append {
@@ -244,10 +248,12 @@ impl<T> Consensus<T> {
             }
             let mut room = INLINE_OF_MESSAGE_MAX;
             for entry in &mut message.entries {
-                let inline = self.recent.get(entry.log_id);
-                if inline.len() <= room {
-                    room -= inline.len();
-                    entry.inline = inline;
+                if entry.inline.is_empty() {
+                    entry.inline = self.recent.get(entry.log_id);
+                }
+                match room.checked_sub(entry.inline.len()) {
+                    Some(left) => room = left,
+                    None => entry.inline.clear(),
                 }
             }
         }
