@@ -90,7 +90,7 @@ impl ClientBuilder {
 
     /// For a program that appends or asks one thing after the other and waits for each: so long after a lone request was sent its
     /// connection looks for the answer without sleeping, which saves the time of being woken (docs/performance.md). It takes a core of the
-    /// runtime meanwhile. Node and client gain most together: see `connection.busy_poll`. Default zero: it sleeps.
+    /// runtime for as long. Node and client gain most together: see `connection.busy_poll`. Default zero: it sleeps.
     pub fn busy_poll(mut self, span: Duration) -> Self {
         self.busy_poll = span;
         self

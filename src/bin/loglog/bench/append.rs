@@ -159,6 +159,7 @@ fn tell(args: &Args, source: &Source, tally: &Tally, report: &mut Report) {
     report.count("writers", u64::from(args.writers));
     report.count("events_per_entry", u64::from(source.events()));
     report.maybe("rate", args.rate);
+    report.number("busy_poll_us", args.place.busy_poll.as_secs_f64() * 1e6);
     report.number("seconds", args.duration.as_secs_f64());
     report.count("entries", tally.measured);
     report.number("entries_per_s", per_s);
@@ -177,10 +178,11 @@ fn tell(args: &Args, source: &Source, tally: &Tally, report: &mut Report) {
         Some(events) => format!("{events} events of {} bytes packed in an entry", args.payload),
         None => format!("{} bytes an entry", args.payload),
     };
+    let awake = if args.place.busy_poll.is_zero() { "" } else { "the client polls; " };
     report.row(
         "load",
         format!(
-            "{what}, {how}, {} writers on each of {} connections, {} s; every acknowledgement durable",
+            "{what}, {how}, {} writers on each of {} connections, {} s; {awake}every acknowledgement durable",
             args.writers,
             args.connections,
             args.duration.as_secs_f64()

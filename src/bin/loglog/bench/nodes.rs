@@ -162,7 +162,11 @@ impl OwnNode {
             }
             if let Ok(Some(status)) = self.child.try_wait() {
                 let last = last_words(&log);
-                return Err(Stop::failed(format!("a node of the bench's own ended with {status}: {last}")));
+                let exit = if status.code() == Some(Exit::Usage as i32) { Exit::Usage } else { Exit::Failed };
+                return Err(Stop::new(
+                    exit,
+                    format!("a node of the bench's own ended with {status}: {last}"),
+                ));
             }
             if Instant::now() > deadline {
                 let last = last_words(&log);

@@ -36,8 +36,9 @@ pub(super) struct Where {
     #[arg(long, value_name = "KEY=VALUE", requires = "nodes")]
     pub(super) set: Vec<String>,
 
-    /// How long the client looks for the answer to a lone request without sleeping; see also --set 'connection.busy_poll=…'.
-    #[arg(long, value_name = "TIME", default_value = "0 ms", value_parser = parse_duration)]
+    /// How long a client with one request open on a connection (--in-flight 1) looks for its answer without sleeping. The node's side: --set
+    /// 'connection.busy_poll=100 us'.
+    #[arg(long, value_name = "TIME", default_value = "0 s", value_parser = parse_duration)]
     pub(super) busy_poll: Duration,
 
     /// Admin endpoints of the nodes, with commas between, to learn what they use (those of --nodes are known).
