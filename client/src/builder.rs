@@ -30,6 +30,9 @@ pub struct ClientBuilder {
 /// matters, seldom enough to cost nothing.
 const REFRESH: Duration = Duration::from_secs(5);
 
+/// Longer than that nobody can mean to look.
+const BUSY_POLL_MAX: Duration = Duration::from_secs(1);
+
 impl ClientBuilder {
     pub(crate) fn new() -> Self {
         Self {
@@ -90,9 +93,10 @@ impl ClientBuilder {
 
     /// For a program that appends or asks one thing after the other and waits for each: so long after a lone request was sent its
     /// connection looks for the answer without sleeping, which saves the time of being woken (docs/performance.md). It takes a core of the
-    /// runtime for as long. Node and client gain most together: see `connection.busy_poll`. Default zero: it sleeps.
+    /// runtime for as long, 1 s at most. Node and client gain most together: see `connection.busy_poll`. Meant for a runtime of one thread,
+    /// as the client's own: in one of many, another thread may be the one that is woken. Default zero: it sleeps.
     pub fn busy_poll(mut self, span: Duration) -> Self {
-        self.busy_poll = span;
+        self.busy_poll = span.min(BUSY_POLL_MAX);
         self
     }
 

@@ -19,6 +19,8 @@ pub(crate) type Present = Vec<(usize, NewEntry)>;
 
 /// Small payloads that a leader keeps, bytes.
 const RECENT_BYTES_MAX: usize = 8 << 20;
+/// What each batch of them takes in memory beside.
+const RECENT_OVERHEAD: usize = 128;
 
 /// The small payloads of a leader's last batches, in the log's order.
 #[derive(Debug, Default)]
@@ -34,12 +36,12 @@ impl Recent {
         if inline.is_empty() {
             return;
         }
-        self.bytes += inline.len();
+        self.bytes += inline.len() + RECENT_OVERHEAD;
         self.batches.push_back((log_id, inline));
         while self.bytes > RECENT_BYTES_MAX
             && let Some((_, oldest)) = self.batches.pop_front()
         {
-            self.bytes -= oldest.len();
+            self.bytes -= oldest.len() + RECENT_OVERHEAD;
         }
     }
 
@@ -167,11 +169,12 @@ mod tests {
         let log_id = |index| LogId { term: Term::new(1), index: Index::new(index) };
         let (mut recent, batch) = (Recent::default(), batch(&[INLINE_BYTES_MAX; 1000]));
         let bytes = 1000 * INLINE_BYTES_MAX;
+        let cost = bytes + RECENT_OVERHEAD;
         for index in 1..=100 {
             recent.push(log_id(index), &batch);
         }
         recent.push(log_id(101), &[]);
-        let kept = (RECENT_BYTES_MAX / bytes) as u64;
+        let kept = (RECENT_BYTES_MAX / cost) as u64;
         let is_kept = |index| recent.get(log_id(index)).len() == bytes;
         assert!((101 - kept..101).all(is_kept));
         assert!(!is_kept(100 - kept) && !is_kept(101) && recent.bytes <= RECENT_BYTES_MAX);

@@ -12,7 +12,7 @@ use loglog_proto::limits::INLINE_BYTES_MAX;
 use loglog_proto::{Index, Length, LogId, Offset};
 use loglog_storage::{LogReader, ScanError};
 
-use crate::batch::{Content, Reference};
+use crate::batch::{Content, MESSAGE_BATCHES_MAX, Reference};
 
 /// Log bytes read at a time, beyond the first batch.
 const BYTES: u64 = 1 << 20;
@@ -68,9 +68,10 @@ pub fn read(
     let (mut batches, mut references, mut own, mut bytes) = (Vec::new(), Vec::new(), None, 0);
     let mut inline = BytesMut::new();
     let mut next = None;
-    while bytes < BYTES && index <= last && at < segment.end {
+    while bytes < BYTES && batches.len() < MESSAGE_BATCHES_MAX && index <= last && at < segment.end {
         reader.scan(at, (at + Length::new(BYTES)).min(segment.end), &mut |entry| {
-            let is_wanted = index >= first && index <= last && bytes < BYTES;
+            let has_room = bytes < BYTES && batches.len() < MESSAGE_BATCHES_MAX;
+            let is_wanted = index >= first && index <= last && has_room;
             if is_wanted {
                 bytes += entry.len().get();
                 match entry.prefix.kind {

@@ -51,6 +51,8 @@ pub(crate) struct WriteQueue {
     groups_max: usize,
     group_bytes: Length,
     waiting: VecDeque<Item>,
+    /// Of the batches that wait.
+    waiting_bytes: Length,
     writing: VecDeque<Writing>,
     /// Number of each `Ready`, and how many items must be done for it.
     readies: VecDeque<(u64, u64)>,
@@ -88,6 +90,7 @@ impl WriteQueue {
             groups_max,
             group_bytes,
             waiting: VecDeque::new(),
+            waiting_bytes: Length::ZERO,
             writing: VecDeque::new(),
             readies: VecDeque::new(),
             durable,
@@ -103,6 +106,7 @@ impl WriteQueue {
     pub(crate) fn push(&mut self, batch: NewBatch, end: Offset) {
         assert_eq!(batch.log_id.index, self.last.next(), "batches are queued in order");
         self.last = batch.log_id.index;
+        self.waiting_bytes += end - batch.offset;
         let durable = Durable { last: batch.log_id, end };
         self.add(Item::Write(batch, durable));
     }
@@ -127,6 +131,11 @@ impl WriteQueue {
     /// Whether the writer would take a group now.
     pub(crate) fn has_room(&self) -> bool {
         self.writing.len() < self.groups_max
+    }
+
+    /// Log bytes that wait for the writer.
+    pub(crate) const fn waiting_bytes(&self) -> Length {
+        self.waiting_bytes
     }
 
     /// Whether the writer has no group.
@@ -158,7 +167,9 @@ impl WriteQueue {
                     durable = *then;
                 }
             }
-            if let Some(Item::Write(batch, _)) = self.waiting.pop_front() {
+            if let Some(Item::Write(batch, then)) = self.waiting.pop_front() {
+                let length = then.end - batch.offset;
+                self.waiting_bytes = Length::new(self.waiting_bytes.get() - length.get());
                 batches.push(batch);
             }
             self.taken += 1;
@@ -235,9 +246,11 @@ mod tests {
             push(&mut queue, index);
         }
         assert!(queue.next_group().is_none());
+        assert_eq!(queue.waiting_bytes(), Length::new(500));
         queue.synced(1);
         let group = queue.next_group().unwrap();
         assert_eq!((group.number, group.batches.len()), (2, 2));
+        assert_eq!(queue.waiting_bytes(), Length::new(300));
         queue.synced(2);
         assert_eq!(queue.durable(), durable(4, 300));
     }

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use loglog_integration_tests::appender::{Appender, check_log, payload};
 use loglog_integration_tests::cluster::CLUSTER;
 use loglog_integration_tests::history::FinalLog;
-use loglog_integration_tests::{Cluster, RawClient, until, within};
+use loglog_integration_tests::{Cluster, RawClient, raw, until, within};
 use loglog_proto::error::{Code, Detail, Refusal};
 use loglog_proto::peer::{
     Announcement, PEER_FRAME_BYTES_MAX, PEER_VERSION, PeerHello, PeerMessage, RaftKind, RaftMessage,
@@ -46,6 +46,30 @@ pub(crate) fn same_logs(cluster: &Cluster, end: Offset) -> Vec<FinalLog> {
         "every node serves the same bytes"
     );
     logs
+}
+
+/// A client that waits for each of its small appends makes thousands of batches in no time, and few bytes.
+#[test]
+fn a_node_that_missed_thousands_of_small_batches_comes_back() {
+    let mut cluster = Cluster::start(env!("CARGO_BIN_EXE_loglogd"), 3);
+    let away = cluster.follower();
+    cluster.kill(away);
+    let (leader, _) = cluster.leader();
+    let (mut client, began) = (RawClient::connect(cluster.client(leader)), Instant::now());
+    for sequence in 1..=6000 {
+        let append = raw::append(sequence, Some(Bytes::from_static(b"7")));
+        assert!(matches!(client.ask(RequestBody::Append(append)), ResponseBody::Appended(_)), "{sequence}");
+    }
+    println!("6,000 appends, one after the other, in {:?}", began.elapsed());
+    cluster.restart(away);
+    let (end, took) = cluster.converge();
+    cluster.assert_identical_files(end);
+    println!("caught up in {took:?}");
+    // And it counts for the quorum again.
+    let other = cluster.ids().find(|id| *id != away && *id != leader).unwrap();
+    cluster.kill(other);
+    let append = raw::append(6001, Some(Bytes::from_static(b"7")));
+    assert!(matches!(client.ask(RequestBody::Append(append)), ResponseBody::Appended(_)));
 }
 
 /// All nodes agree, hold the same files, and those hold what was acknowledged. Returns how many entries.

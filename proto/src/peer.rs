@@ -34,7 +34,7 @@ pub const PEER_FRAME_BYTES_MAX: usize = 40 << 20;
 pub const PEER_HELLO_BYTES_MAX: usize = 4 << 10;
 
 /// The most batches in one Raft message.
-pub const RAFT_ENTRIES_MAX: usize = 4096;
+pub const RAFT_ENTRIES_MAX: usize = 32_768;
 
 mod kind {
     pub(super) const ANNOUNCE: u8 = 32;
@@ -490,6 +490,7 @@ fn read_announcement(from: &mut Reader<'_>) -> Result<Announcement, FrameError> 
 }
 
 fn write_raft(out: &mut BytesMut, it: &RaftMessage) {
+    debug_assert!(it.entries.len() <= RAFT_ENTRIES_MAX, "nobody would hear {} batches", it.entries.len());
     let entries = u32::try_from(it.entries.len()).expect("messages hold a bounded number of batches");
     let mut to = Writer::begin(out, kind::RAFT, NO_ID, RAFT_FIELDS + entries * ENTRY_FIELDS);
     to.uint(it.kind.number());

@@ -28,6 +28,12 @@ impl Pace {
         Self { bytes_per_second, paid: Arc::default() }
     }
 
+    /// The same pace, for others than those who share this one.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self::new(self.bytes_per_second)
+    }
+
     /// Waits until it is time for these bytes, in the order of the calls.
     pub async fn take(&self, bytes: u64) {
         let wait = self.due(Instant::now(), bytes);

@@ -72,6 +72,6 @@ impl PeerPort {
         faults.enlist(fetcher::NAME, &fetcher);
         faults.enlist(receiver::NAME, &receiver);
         self.parts.fetcher.set(fetcher.clone());
-        Peers { links: Arc::clone(links), fetcher, receiver, pace: pace.clone() }
+        Peers { links: Arc::clone(links), fetcher, receiver, pace: pace.apart() }
     }
 }

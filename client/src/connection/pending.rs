@@ -72,7 +72,15 @@ impl Pending {
 
     /// Whether one answer is waited for, no more and no less.
     pub(crate) fn is_lone(&self) -> bool {
-        self.waiters.len() + self.runs.iter().map(|run| run.left).sum::<usize>() == 1
+        let mut left = self.waiters.len();
+        // Two runs with something left are enough to know.
+        for run in &self.runs {
+            left += run.left;
+            if left > 1 {
+                break;
+            }
+        }
+        left == 1
     }
 
     /// Notes a waiter and draws the id for its request.

@@ -14,6 +14,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
+use crate::batch::MESSAGE_BATCHES_MAX;
 use crate::control::SnapshotContent;
 use crate::gate::Held;
 use bytes::Bytes;
@@ -267,7 +268,7 @@ impl raft::Storage for LogStore {
             let batch = self.batch(Index::new(index)).expect("every index above the released one is stored");
             let begin = self.end_of(Index::new(index - 1)).expect("so is the one before");
             taken += (batch.end - begin).get();
-            if taken > max && !entries.is_empty() {
+            if (taken > max && !entries.is_empty()) || entries.len() == MESSAGE_BATCHES_MAX {
                 break;
             }
             entries.push(batch.entry.clone());
@@ -366,6 +367,19 @@ mod tests {
             (3..10).map(|at| store.term_of(Index::new(at)).map(Term::get)).collect();
         assert_eq!(terms, [None, Some(2), Some(2), Some(3), Some(3), Some(4), None]);
         assert_eq!((store.first_index().unwrap(), store.last_index().unwrap()), (5, 8));
+    }
+
+    #[test]
+    fn no_message_gets_more_batches_than_a_peer_hears() {
+        let mut store = store();
+        for _ in 0..2 * MESSAGE_BATCHES_MAX {
+            push(&mut store, 3, 33);
+        }
+        let high = store.last_index().unwrap() + 1;
+        let entries = store.entries(8, high, 1 << 20, GetEntriesContext::empty(false)).unwrap();
+        assert_eq!(entries.len(), MESSAGE_BATCHES_MAX);
+        // What is not synced yet comes on top, bounded in bytes: references alone have more than 32 an entry.
+        const { assert!(MESSAGE_BATCHES_MAX + (1 << 20) / 40 <= loglog_proto::peer::RAFT_ENTRIES_MAX) };
     }
 
     #[test]

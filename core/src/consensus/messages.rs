@@ -48,7 +48,7 @@ pub(super) fn outgoing(mut message: Message) -> Option<RaftMessage> {
         entries: message
             .entries
             .into_iter()
-            .map(|entry| RaftEntry { log_id: log_id(&entry), content: entry.data, inline: entry.context })
+            .map(|entry| RaftEntry { log_id: log_id(&entry), content: entry.data, inline: Bytes::new() })
             .collect(),
     })
 }

@@ -16,7 +16,7 @@ mod messages;
 mod peers;
 mod propose;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
 use loglog_proto::entry::{Kind, OVERHEAD};
@@ -169,6 +169,8 @@ pub struct Consensus<T> {
     gate: Gate,
     /// While it leads others.
     recent: inline::Recent,
+    /// Small payloads of old batches that were read for a peer, until the messages of this turn are made.
+    read_inline: HashMap<LogId, Bytes>,
     write: WriteQueue,
     /// Messages that wait until the `Ready` of that number is persisted (S15).
     held: VecDeque<(u64, Vec<RaftMessage>)>,
@@ -276,6 +278,7 @@ impl<T> Consensus<T> {
             proposed: VecDeque::new(),
             gate: Gate::default(),
             recent: inline::Recent::default(),
+            read_inline: HashMap::new(),
             held: VecDeque::new(),
             write: WriteQueue::new(durable, settings.groups_max, settings.group_bytes),
             committed: applied,
@@ -376,6 +379,8 @@ impl<T> Consensus<T> {
         let mut effects = Effects { answers: std::mem::take(&mut self.refused), ..Effects::default() };
         let start = self.meta.start;
         self.drain(wall_clock_ms, &mut effects);
+        // The messages that these were read for are made.
+        self.read_inline = HashMap::new();
         self.pass_gate(wall_clock_ms, &mut effects);
         self.obey(wall_clock_ms, &mut effects);
         self.propose(wall_clock_ms, &mut effects);

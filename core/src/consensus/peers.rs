@@ -20,6 +20,8 @@ use crate::write_queue::Truncation;
 /// Beyond this no log comes: what says so was never said by a node of ours.
 const INDEX_MAX: Index = Index::new(1 << 62);
 
+/// Log bytes that may wait for the writer while more is taken from a leader.
+const WAITING_BYTES_MAX: Length = Length::new(64 << 20);
 /// The most bytes of small payloads in one message: those of a few batches.
 const INLINE_OF_MESSAGE_MAX: usize = 4 * BATCH_BYTES;
 
@@ -177,11 +179,14 @@ impl<T> Consensus<T> {
             // raft-rs asks again with the peer's next answer; at once it would get the same.
             return;
         }
-        let entries = batches.into_iter().map(|OldBatch { log_id, content, inline }| raft::eraftpb::Entry {
-            context: inline,
-            ..entry(log_id, content.encode())
-        });
-        self.raw.store().set_read(entries.collect());
+        let mut entries = Vec::with_capacity(batches.len());
+        for OldBatch { log_id, content, inline } in batches {
+            entries.push(entry(log_id, content.encode()));
+            if !inline.is_empty() {
+                self.read_inline.insert(log_id, inline);
+            }
+        }
+        self.raw.store().set_read(entries);
         self.raw.on_entries_fetched(context);
         self.raw.store().set_read(Vec::new());
     }
@@ -202,7 +207,8 @@ impl<T> Consensus<T> {
 
     /// Lets append messages through whose payloads are here.
     pub(super) fn pass_gate(&mut self, wall_clock_ms: u64, effects: &mut Effects<T>) {
-        loop {
+        // A disk that is slower than the leader's leaves the rest at the gate, which is bounded.
+        while self.write.waiting_bytes() < WAITING_BYTES_MAX {
             let pass = self.gate.pass(self.raw.raft.store());
             let inline = self.gate.take_inline();
             let is_more_here = !inline.is_empty();
@@ -248,12 +254,11 @@ impl<T> Consensus<T> {
             }
             let mut room = INLINE_OF_MESSAGE_MAX;
             for entry in &mut message.entries {
-                if entry.inline.is_empty() {
-                    entry.inline = self.recent.get(entry.log_id);
-                }
-                match room.checked_sub(entry.inline.len()) {
-                    Some(left) => room = left,
-                    None => entry.inline.clear(),
+                let read = self.read_inline.get(&entry.log_id).cloned();
+                let inline = read.unwrap_or_else(|| self.recent.get(entry.log_id));
+                if inline.len() <= room {
+                    room -= inline.len();
+                    entry.inline = inline;
                 }
             }
         }
