@@ -250,7 +250,7 @@ fn what_cannot_be_done_is_told_with_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let set = ["append", "--nodes", "1", "--set", "segment.bytes_mx=1 MiB", "--data"];
     let (status, words) = code(command(&set).arg(dir.path()).output().unwrap());
-    assert_eq!(status, Some(1));
+    assert_eq!(status, Some(2));
     assert!(words.contains("segment.bytes_mx"), "{words}");
     nothing_is_left(&dir);
 }
