@@ -3,13 +3,15 @@
 use std::collections::HashSet;
 
 use loglog_proto::error::Code;
-use loglog_proto::limits::{WRITER_MEMORY, WRITER_SEQUENCES_MAX};
+use loglog_proto::limits::{PAYLOAD_BYTES_MAX, WRITER_MEMORY, WRITER_SEQUENCES_MAX};
+use loglog_proto::peer::{RaftEntry, RaftKind, RaftMessage};
 use loglog_proto::{ClusterId, Incarnation, NodeId};
 use loglog_storage::{LogStart, Member, Membership, RecoveredEntry};
 use proptest::prelude::*;
 use rand::SeedableRng;
 
 use super::*;
+use crate::batch::Reference;
 use crate::write_queue::WriteGroup;
 
 fn meta() -> MetaState {
@@ -454,4 +456,58 @@ proptest! {
             prop_assert_eq!(places.get(&what), Some(&appended.offset));
         }
     }
+}
+
+#[test]
+fn a_disk_that_is_slower_than_the_leaders_leaves_the_rest_at_the_gate() {
+    let mut meta = meta();
+    let own = meta.membership.voters[0].id;
+    let leader = RaftId::new(NodeId::new(2).unwrap(), Incarnation::new(7).unwrap());
+    let (peer_address, client_address) = ("127.0.0.1:3".into(), "127.0.0.1:4".into());
+    meta.membership.voters.push(Member { id: leader, peer_address, client_address });
+    let mark = Mark { index: Index::new(1), offset: Offset::ZERO };
+    let mut shell = Shell::recover(meta, mark, Vec::new());
+    let payload = Bytes::from(vec![0; PAYLOAD_BYTES_MAX]);
+    let payload_crc = loglog_proto::crc32c(&payload);
+    let bring = |shell: &mut Shell| {
+        shell.turn();
+        for want in shell.consensus.wanted() {
+            shell.consensus.payloads(&want, vec![payload.clone()]).unwrap();
+        }
+        shell.turn();
+    };
+    let log_id = |index| LogId { term: Term::new(if index == 1 { 1 } else { 5 }), index: Index::new(index) };
+    for index in 2..=9 {
+        let reference = Reference {
+            writer: WriterId::new(7),
+            sequence: Sequence::new(index),
+            payload_len: u32::try_from(payload.len()).unwrap(),
+            payload_crc,
+        };
+        let content = Content::Data(vec![reference]).encode();
+        let before = log_id(index - 1);
+        let message = RaftMessage {
+            kind: RaftKind::Append,
+            from: leader,
+            to: own,
+            term: Term::new(5),
+            log_term: before.term,
+            index: before.index,
+            commit: Index::new(1),
+            commit_term: Term::new(1),
+            reject: false,
+            reject_hint: Index::ZERO,
+            context: Bytes::new(),
+            entries: vec![RaftEntry { log_id: log_id(index), content, inline: Bytes::new() }],
+        };
+        shell.consensus.step(1, message).unwrap();
+        bring(&mut shell);
+    }
+    // Two are being written, four wait: 64 MiB.
+    assert_eq!(shell.consensus.raw.store().last(), log_id(7));
+    while shell.sync() {
+        bring(&mut shell);
+    }
+    let written: Vec<LogId> = shell.written.iter().map(|batch| batch.log_id).collect();
+    assert_eq!(written, (2..=9).map(log_id).collect::<Vec<_>>());
 }
