@@ -14,8 +14,8 @@ use loglog_proto::entry::{Kind, OVERHEAD};
 use loglog_proto::{Length, Sequence, WriterId};
 use loglog_storage::{NewEntry, RecoveredBatch};
 
-/// Batches that are given to raft-rs for one message. It may add what is not synced yet, of no more bytes than
-/// [`RAFT_ENTRIES_MAX`](loglog_proto::peer::RAFT_ENTRIES_MAX) of the smallest have: without a bound in number a peer that missed many small ones would hear none.
+/// Batches of the log that go into one message: bounded in bytes alone they could be more than a peer hears, where each is small. What
+/// raft-rs adds of those not synced yet stays, with these, within [`RAFT_ENTRIES_MAX`](loglog_proto::peer::RAFT_ENTRIES_MAX).
 pub(crate) const MESSAGE_BATCHES_MAX: usize = 4096;
 
 const REFERENCE: usize = 24;

@@ -43,6 +43,14 @@ fn upload_all(client: &mut RawClient, writer: u64, sequence: Sequence, payloads:
     }
 }
 
+/// Chance, from a seed that is printed; `LOGLOG_TEST_SEED` repeats it.
+fn drawn() -> StdRng {
+    let seed = std::env::var("LOGLOG_TEST_SEED").ok().and_then(|it| it.parse().ok());
+    let seed = seed.unwrap_or_else(|| rand::rng().random());
+    println!("seed {seed}");
+    StdRng::seed_from_u64(seed)
+}
+
 /// As many bytes, but others.
 fn others_than(payload: &Bytes) -> Bytes {
     payload.iter().map(|byte| byte ^ 0x55).collect()
@@ -96,10 +104,7 @@ fn s31_files_are_identical_however_payloads_came() {
 #[test]
 fn s31_uploads_to_any_of_the_nodes_make_the_same_log() {
     let cluster = start();
-    let seed = std::env::var("LOGLOG_TEST_SEED").ok().and_then(|it| it.parse().ok());
-    let seed = seed.unwrap_or_else(|| rand::rng().random());
-    println!("seed {seed}");
-    let mut rng = StdRng::seed_from_u64(seed);
+    let mut rng = drawn();
     let (leader, _) = cluster.leader();
     let mut nodes = connect(&cluster);
     let mut appender = Appender::new(1, cluster.clients()).starting_at(cluster.client(leader));
@@ -149,10 +154,7 @@ fn s33_uploads_of_what_the_leader_brings_are_let_go_of() {
 #[test]
 fn s31_uploads_of_many_payloads_make_the_same_log() {
     let cluster = start();
-    let seed = std::env::var("LOGLOG_TEST_SEED").ok().and_then(|it| it.parse().ok());
-    let seed = seed.unwrap_or_else(|| rand::rng().random());
-    println!("seed {seed}");
-    let mut rng = StdRng::seed_from_u64(seed);
+    let mut rng = drawn();
     let (leader, _) = cluster.leader();
     let mut nodes = connect(&cluster);
     let mut appender = Appender::new(1, cluster.clients()).starting_at(cluster.client(leader));
